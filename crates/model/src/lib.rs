@@ -1,0 +1,7 @@
+//! The mesh as it runs: listeners, routes, clusters, endpoints, TLS, and the pure questions one can ask of them.
+//!
+//! No I/O, no clock, no randomness: time and entropy are arguments. Both planes and every tool call the same
+//! functions, so that what is validated is what runs. A module names only modules listed after it.
+
+pub mod tls;
+pub mod matcher;
