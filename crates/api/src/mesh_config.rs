@@ -1,0 +1,84 @@
+//! Istio's `MeshConfig`, the part of it we act on.
+
+use std::time::Duration;
+
+use crate::decode::{choice, message};
+use crate::networking::HttpRetry;
+
+message! {
+    /// Mesh-wide settings.
+    pub struct MeshConfig {
+        /// Where access logs go, `/dev/stdout`; off when empty.
+        pub access_log_file: String,
+        /// The form of access logs.
+        pub access_log_encoding: AccessLogEncoding,
+        /// Format string for access logs; Istio's when empty.
+        pub access_log_format: String,
+        /// Retries of routes that have none of their own.
+        pub default_http_retry_policy: Option<HttpRetry>,
+        /// Ours: timeout of routes that have none of their own.
+        pub default_timeout: Option<Duration>,
+        /// How long connecting may take; 10 s when absent.
+        pub connect_timeout: Option<Duration>,
+        /// What happens to requests for unknown hosts.
+        pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
+        /// First part of identities; `cluster.local` when empty.
+        pub trust_domain: String,
+        /// Namespace of mesh-wide policies; `istio-system` when empty.
+        pub root_namespace: String,
+        /// Whether sidecars use mutual TLS among each other without being told; true when absent.
+        pub enable_auto_mtls: Option<bool>,
+        /// Whether requests are traced.
+        pub enable_tracing: bool,
+        /// Settings of proxies.
+        pub default_config: Option<ProxyConfig>,
+    }
+}
+
+choice! {
+    /// The form of access logs.
+    pub enum AccessLogEncoding {
+        /// One line of text per request.
+        Text = ("TEXT", 0),
+        /// One JSON object per request.
+        Json = ("JSON", 1),
+    }
+}
+
+message! {
+    /// What happens to requests for unknown hosts.
+    pub struct OutboundTrafficPolicy {
+        /// Which policy. As in protobuf, `REGISTRY_ONLY` when the block is there without it.
+        pub mode: OutboundTrafficMode,
+    }
+}
+
+choice! {
+    /// What happens to requests for unknown hosts.
+    pub enum OutboundTrafficMode {
+        /// Refused.
+        RegistryOnly = ("REGISTRY_ONLY", 0),
+        /// Sent where they want to go.
+        AllowAny = ("ALLOW_ANY", 1),
+        /// Sent where they want to go, by the host they name.
+        AllowAnyDynamicDns = ("ALLOW_ANY_DYNAMIC_DNS", 3),
+    }
+}
+
+message! {
+    /// Settings of proxies.
+    pub struct ProxyConfig {
+        /// Traces.
+        pub tracing: Option<Tracing>,
+        /// Worker threads; one per core when absent.
+        pub concurrency: Option<i32>,
+    }
+}
+
+message! {
+    /// Traces.
+    pub struct Tracing {
+        /// Percent of requests; 1 when absent.
+        pub sampling: Option<f64>,
+    }
+}
