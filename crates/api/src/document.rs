@@ -77,11 +77,16 @@ impl Reader {
             }
             Err(error) => {
                 let key = guess_key(chunk.text);
+                let help = if chunk.text.contains("{{") {
+                    "this looks like a template; render it first, as with `helm template`"
+                } else {
+                    "this document is not valid YAML; look here and on the lines before"
+                };
                 let diagnostic =
                     Diagnostic::new(Severity::Error, self.file.clone(), error.line, error.message)
                         .column(error.column)
                         .resource(key.as_ref().map(ToString::to_string).unwrap_or_default())
-                        .help("this document is not valid YAML; look here and on the lines before");
+                        .help(help);
                 self.reject(key, chunk.line, diagnostic);
             }
         }
@@ -127,8 +132,10 @@ impl Reader {
         };
         let api_version = text_at("apiVersion", &inherited.api_version).unwrap_or_default();
         let kind = text_at("kind", &inherited.kind).unwrap_or_default();
-        if api_version.is_empty() && kind.is_empty() && decoder.is_clean() {
-            let message = "no resource: neither `apiVersion` nor `kind` is written; ignored";
+        // Values of charts, compose files and the like lie in the same folders.
+        let other_file = (api_version.is_empty() || kind.is_empty()) && root.field("metadata").is_none();
+        if other_file && decoder.is_clean() {
+            let message = "not a resource: `apiVersion`, `kind` and `metadata` are not all there; ignored";
             let diagnostic = Diagnostic::new(Severity::Warning, self.file.clone(), root.line, message);
             return self.parsed.diagnostics.push(diagnostic);
         }
@@ -163,10 +170,12 @@ impl Reader {
             Found::Unsupported { severity, help } => {
                 let message =
                     format!("kind {} ({}) is not supported yet; ignored", meta.kind, meta.api_version);
+                // Whether the kind has namespaces is not known: say one only where it is written.
+                let namespace = meta.namespace.clone().unwrap_or_default();
+                let key = ObjectKey { namespace, ..meta.key() };
                 let mut diagnostic = Diagnostic::new(severity, self.file.clone(), at_kind.0, message)
                     .column(at_kind.1)
-                    .resource(meta.key().to_string())
-                    .field("kind");
+                    .resource(key.to_string());
                 diagnostic.help = help;
                 return self.parsed.diagnostics.push(diagnostic);
             }

@@ -1,10 +1,9 @@
 //! From text to the tree, without recursion and within bounds.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
+use libyaml_safer::{Event, EventData, Mark, Parser, STR_TAG, ScalarStyle};
 
 use super::split::Chunk;
 use super::{Entry, Kind, Node, Scalar, Value};
@@ -89,11 +88,15 @@ pub fn load(chunk: Chunk<'_>, limits: Limits) -> Result<Loaded, SyntaxError> {
         duplicates: Vec::new(),
         root: None,
     };
-    for event in Parser::new_from_str(chunk.text) {
-        match event {
-            Ok((event, span)) => builder.take(event, span)?,
-            Err(error) => return Err(builder.scan_error(&error)),
+    let mut bytes = chunk.text.as_bytes();
+    let mut parser = Parser::new();
+    parser.set_input_string(&mut bytes);
+    loop {
+        let event = parser.parse().map_err(|error| builder.syntax_error(chunk.text, &error))?;
+        if event.data == EventData::StreamEnd {
+            break;
         }
+        builder.take(event)?;
     }
     Ok(Loaded { root: builder.root.filter(|root| !root.is_null()), duplicates: builder.duplicates })
 }
@@ -101,7 +104,7 @@ pub fn load(chunk: Chunk<'_>, limits: Limits) -> Result<Loaded, SyntaxError> {
 /// A mapping or list whose end has not come yet.
 struct Open {
     node: Node,
-    anchor: usize,
+    anchor: Option<String>,
     /// The key waiting for its value, and where it stands.
     key: Option<(String, u32, u32)>,
     /// Values in it so far, itself included.
@@ -114,49 +117,57 @@ struct Builder {
     repeated: usize,
     open: Vec<Open>,
     /// Anchored values with their weight.
-    anchors: HashMap<usize, (Node, usize)>,
+    anchors: HashMap<String, (Node, usize)>,
     duplicates: Vec<DuplicateKey>,
     root: Option<Node>,
 }
 
 impl Builder {
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), SyntaxError> {
-        let (line, column) = self.place(span.start.line(), span.start.col());
-        match event {
-            Event::Scalar(text, style, anchor, tag) => {
-                let node = Node { value: Value::Scalar(scalar(text, style, tag.as_deref())), line, column };
+    fn take(&mut self, event: Event) -> Result<(), SyntaxError> {
+        let (line, column) = self.place(event.start_mark);
+        match event.data {
+            EventData::Scalar { anchor, tag, value, style, .. } => {
+                let node = Node { value: Value::Scalar(scalar(value, style, tag.as_deref())), line, column };
                 self.complete(node, anchor, 1)
             }
-            Event::SequenceStart(anchor, _) => {
+            EventData::SequenceStart { anchor, .. } => {
                 self.begin(Value::Sequence(Vec::new()), anchor, (line, column))
             }
-            Event::MappingStart(anchor, _) => self.begin(Value::Mapping(Vec::new()), anchor, (line, column)),
-            Event::SequenceEnd | Event::MappingEnd => self.end(),
-            Event::Alias(anchor) => {
-                let Some((node, weight)) = self.anchors.get(&anchor) else {
-                    return Err(self.error((line, column), "an alias stands inside the value it repeats"));
-                };
-                let (weight, depth) = (*weight, depth_of(node));
-                self.repeated += weight;
-                if self.repeated > self.limits.repeated_nodes {
-                    return Err(self.error((line, column), "aliases repeat too many values"));
-                }
-                if self.open.len() + depth > self.limits.depth {
-                    return Err(self.too_deep((line, column)));
-                }
-                let mut node = node.clone();
-                (node.line, node.column) = (line, column);
-                self.complete(node, 0, weight)
+            EventData::MappingStart { anchor, .. } => {
+                self.begin(Value::Mapping(Vec::new()), anchor, (line, column))
             }
-            Event::Nothing
-            | Event::StreamStart
-            | Event::StreamEnd
-            | Event::DocumentStart(_)
-            | Event::DocumentEnd => Ok(()),
+            EventData::SequenceEnd | EventData::MappingEnd => self.end(),
+            EventData::Alias { anchor } => self.alias(&anchor, (line, column)),
+            EventData::StreamStart { .. }
+            | EventData::StreamEnd
+            | EventData::DocumentStart { .. }
+            | EventData::DocumentEnd { .. } => Ok(()),
         }
     }
 
-    fn begin(&mut self, value: Value, anchor: usize, (line, column): (u32, u32)) -> Result<(), SyntaxError> {
+    fn alias(&mut self, anchor: &str, (line, column): (u32, u32)) -> Result<(), SyntaxError> {
+        let Some((node, weight)) = self.anchors.get(anchor) else {
+            return Err(self.error((line, column), &format!("nothing before is named `&{anchor}`")));
+        };
+        let (weight, depth) = (*weight, depth_of(node));
+        self.repeated += weight;
+        if self.repeated > self.limits.repeated_nodes {
+            return Err(self.error((line, column), "aliases repeat too many values"));
+        }
+        if self.open.len() + depth > self.limits.depth {
+            return Err(self.too_deep((line, column)));
+        }
+        let mut node = node.clone();
+        (node.line, node.column) = (line, column);
+        self.complete(node, None, weight)
+    }
+
+    fn begin(
+        &mut self,
+        value: Value,
+        anchor: Option<String>,
+        (line, column): (u32, u32),
+    ) -> Result<(), SyntaxError> {
         if self.open.len() >= self.limits.depth {
             return Err(self.too_deep((line, column)));
         }
@@ -180,8 +191,8 @@ impl Builder {
     }
 
     /// Puts a finished value where it belongs.
-    fn complete(&mut self, node: Node, anchor: usize, weight: usize) -> Result<(), SyntaxError> {
-        if anchor > 0 {
+    fn complete(&mut self, node: Node, anchor: Option<String>, weight: usize) -> Result<(), SyntaxError> {
+        if let Some(anchor) = anchor {
             self.repeated += weight;
             if self.repeated > self.limits.repeated_nodes {
                 return Err(self.error((node.line, node.column), "anchors hold too many values"));
@@ -257,15 +268,28 @@ impl Builder {
         Ok(own)
     }
 
-    fn place(&self, line: usize, column: usize) -> (u32, u32) {
-        let line = u32::try_from(line).unwrap_or(u32::MAX);
-        let column = u32::try_from(column).unwrap_or(u32::MAX);
-        (self.first_line.saturating_add(line.saturating_sub(1)), column.saturating_add(1))
+    fn place(&self, mark: Mark) -> (u32, u32) {
+        let line = u32::try_from(mark.line).unwrap_or(u32::MAX);
+        let column = u32::try_from(mark.column).unwrap_or(u32::MAX);
+        (self.first_line.saturating_add(line), column.saturating_add(1))
     }
 
-    fn scan_error(&self, error: &ScanError) -> SyntaxError {
-        let marker = error.marker();
-        self.error(self.place(marker.line(), marker.col()), error.info())
+    fn syntax_error(&self, text: &str, error: &libyaml_safer::Error) -> SyntaxError {
+        let Some(mark) = error.problem_mark() else {
+            // The reader's own errors come without a mark: a character that YAML does not allow.
+            let is_bad = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
+            let before = text.split(is_bad).next().unwrap_or_default();
+            let line = u32::try_from(before.matches('\n').count()).unwrap_or(u32::MAX);
+            return self.error((self.first_line.saturating_add(line), 1), error.problem());
+        };
+        let message = match (error.context(), error.context_mark()) {
+            (Some(context), Some(start)) if start.line != mark.line => {
+                format!("{}, {context} that begins on line {}", error.problem(), self.place(start).0)
+            }
+            (Some(context), _) => format!("{}, {context}", error.problem()),
+            _ => error.problem().to_owned(),
+        };
+        self.error(self.place(mark), &message)
     }
 
     fn too_deep(&self, place: (u32, u32)) -> SyntaxError {
@@ -277,15 +301,11 @@ impl Builder {
     }
 }
 
-fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Scalar {
-    let text = text.into_owned();
-    let is_text = tag.is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
-    let is_other = tag.is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix != "str");
-    match style {
-        _ if is_text => Scalar { kind: Kind::Text, text },
-        _ if is_other => Scalar::plain(text),
-        ScalarStyle::Plain => Scalar::plain(text),
-        _ => Scalar::quoted(text),
+fn scalar(text: String, style: ScalarStyle, tag: Option<&str>) -> Scalar {
+    match (tag, style) {
+        (Some(STR_TAG | "!"), _) => Scalar { kind: Kind::Text, text },
+        (Some(_), _) | (None, ScalarStyle::Plain) => Scalar::plain(text),
+        (None, _) => Scalar::quoted(text),
     }
 }
 

@@ -33,14 +33,13 @@ fn plain_scalars_mean_what_kubernetes_takes_them_for() {
         "10s",
         "!!str 80",
         "1.0.0-rc1",
-        "-",
         "+",
         "0x",
         "inf",
         "nan",
         "2024-01-01",
     ] {
-        assert_eq!(kind(&format!("[{text}]").replace(['[', ']'], " ")), Kind::Text, "{text}");
+        assert_eq!(kind(text), Kind::Text, "{text}");
     }
 }
 
