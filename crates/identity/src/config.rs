@@ -4,23 +4,24 @@
 //! Sessions are resumed by tickets encrypted with a key of the one configuration, so that a session made under one trust
 //! bundle is never resumed under another and an idle session costs the server no memory.
 
-use crate::certificate::{self, CertificateError};
+use crate::certificate::{self, CertificateError, CertificateFacts};
 use crate::sni::CertificateChoice;
 use crate::verifier::{ClientJudge, ServerJudge};
 use model::tls::{
     CertificatePair, DownstreamTls, PeerValidation, Secret, SecretContent, SecretSource, TlsVersion,
     TlsVersions, UpstreamTls,
 };
-use rustls::client::Resumption;
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, ProducesTickets, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::ticketer::TicketRotator;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{ServerName, UnixTime};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Finds a secret by its SDS name.
 pub type SecretLookup<'a> = dyn Fn(&str) -> Option<&'a Secret> + 'a;
@@ -97,6 +98,30 @@ pub fn server_name(sni: Option<&str>) -> Result<ServerName<'static>, TlsConfigEr
     }
 }
 
+/// Checks that key, chain and roots belong together and are valid at `now`; returns the leaf's facts or a sentence.
+pub(crate) fn check_identity(
+    pair: &CertificatePair,
+    roots_pem: &[u8],
+    now: SystemTime,
+) -> Result<CertificateFacts, String> {
+    let sentence = |error: TlsConfigError| error.to_string();
+    let key = certified_key(&SecretSource::Inline(pair.clone()), &|_| None).map_err(sentence)?;
+    let validation =
+        PeerValidation { trust: SecretSource::Inline(roots_pem.to_vec()), subject_alt_names: Vec::new() };
+    let roots = trust(&validation, &|_| None).map_err(sentence)?;
+    let (leaf, intermediates) = key.cert.split_first().ok_or_else(|| CertificateError::Empty.to_string())?;
+    let facts = certificate::facts(leaf).map_err(|e| e.to_string())?;
+    let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let algorithms = provider().signature_verification_algorithms.all;
+    ParsedCertificate::try_from(leaf)
+        .and_then(|leaf| {
+            let now = UnixTime::since_unix_epoch(since_epoch);
+            verify_server_cert_signed_by_trust_anchor(&leaf, &roots, intermediates, now, algorithms)
+        })
+        .map_err(|error| format!("{facts}: {error}"))?;
+    Ok(facts)
+}
+
 /// The one crypto provider, with P-256 as the first key exchange.
 fn provider() -> &'static Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
@@ -167,7 +192,7 @@ fn client_verifier(
     Ok(Arc::new(ClientJudge { chain, names: validation.subject_alt_names.clone() }))
 }
 
-/// The authorities of a trust bundle. What does not parse is passed over as long as something does.
+/// The authorities of a trust bundle. A certificate that cannot be an anchor is passed over as long as another can.
 fn trust(
     validation: &PeerValidation,
     secrets: &SecretLookup<'_>,

@@ -26,7 +26,10 @@
 //!
 //! Modules are listed so that a module names only modules listed after it.
 
-// pub mod workload;
+pub mod workload;
+
+mod ca_connection;
+mod saved_identity;
 
 pub mod istio_ca;
 pub mod rotation;
