@@ -24,6 +24,11 @@ pub(crate) enum Style {
     Kubernetes,
 }
 
+/// Unknown fields reported of one resource; then a generated or hostile file has made its point.
+const MOST_WARNINGS: usize = 200;
+/// Problems kept of one resource. Above `MOST_WARNINGS` all are errors, so that dropping one never hides that there are any.
+const MOST_PROBLEMS: usize = 1000;
+
 /// A value that can be read from YAML.
 pub(crate) trait Decode: Sized {
     /// Reads `node`; on failure records the problem and returns nothing.
@@ -88,6 +93,7 @@ impl Decoder {
 
     /// Records a problem at the current path and the given place.
     pub(crate) fn report(&mut self, severity: Severity, place: (u32, u32), message: String) -> &mut Problem {
+        self.problems.truncate(MOST_PROBLEMS - 1);
         self.problems.push(Problem {
             severity,
             field: self.path.clone(),
@@ -98,6 +104,11 @@ impl Decoder {
         });
         let last = self.problems.len() - 1;
         &mut self.problems[last]
+    }
+
+    /// Whether there are enough problems to stop warning.
+    pub(crate) fn has_warned_enough(&self) -> bool {
+        self.problems.len() >= MOST_WARNINGS
     }
 
     /// Whether nothing is wrong so far.
@@ -120,7 +131,7 @@ impl Problem {
 /// The name among `known` that `written` was probably meant to be.
 pub(crate) fn closest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = written.to_lowercase();
-    let allowed = 1 + written.len() / 4;
+    let allowed = (written.len() / 3).max(1);
     known
         .into_iter()
         .map(|name| (edit_distance(&lower, &name.to_lowercase()), name))

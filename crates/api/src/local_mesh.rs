@@ -43,7 +43,7 @@ message! {
         pub labels: BTreeMap<String, String>,
         /// Who it is; its name with `-service-account` when absent.
         pub service_account: Option<String>,
-        /// The local port for each port of its Gateways.
+        /// The local port for each port of its Gateways; 0 for any that is free.
         pub ports: BTreeMap<u16, u16>,
     }
 }

@@ -11,13 +11,13 @@ pub(crate) trait Choice: Copy + 'static {
 
 /// Declares an enumeration; the first value is the default.
 macro_rules! choice {
-    ($(#[$meta:meta])* pub enum $name:ident {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident {
         $(#[$first_meta:meta])* $first:ident = ($first_text:literal, $first_number:literal),
         $($(#[$value_meta:meta])* $value:ident = ($text:literal, $number:literal),)*
     }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name {
+        $vis enum $name {
             $(#[$first_meta])*
             #[default]
             $first,
@@ -26,7 +26,7 @@ macro_rules! choice {
 
         impl $name {
             /// The name as it is written in YAML.
-            pub fn as_str(self) -> &'static str {
+            $vis fn as_str(self) -> &'static str {
                 match self {
                     Self::$first => $first_text,
                     $(Self::$value => $text,)*

@@ -98,6 +98,9 @@ fn names<M: Message>() -> Vec<String> {
 }
 
 fn unknown<M: Message>(entry: &Entry, decoder: &mut Decoder) {
+    if decoder.has_warned_enough() {
+        return;
+    }
     let known = names::<M>();
     decoder.key(&entry.key, |decoder| {
         let message = format!("unknown field `{}`; it is ignored", entry.key);

@@ -21,8 +21,8 @@ pub(super) fn check(spec: &DestinationRule, report: &mut Report<'_>) {
         let name = format!("{field}.name");
         if subset.name.is_empty() {
             report.error(&name, "the subset's name is missing", "write `name: v1`");
-        } else if !names::is_label(&subset.name) {
-            report.error(&name, format!("`{}` is not a subset's name", subset.name), names::LABEL_HELP);
+        } else if !names::is_host_label(&subset.name) {
+            report.error(&name, format!("`{}` is not a subset's name", subset.name), names::HOST_LABEL_HELP);
         }
         if !seen.insert(subset.name.as_str()) {
             report.error(
@@ -143,7 +143,7 @@ fn is_prime(number: u64) -> bool {
     number >= 2
         && (2..)
             .take_while(|factor| factor * factor <= number.min(LARGEST_MAGLEV))
-            .all(|factor| number % factor != 0)
+            .all(|factor| !number.is_multiple_of(factor))
 }
 
 fn pool(settings: Option<&ConnectionPoolSettings>, field: &str, report: &mut Report<'_>) {

@@ -27,9 +27,9 @@ pub(super) fn destination(to: &Destination, field: &str, report: &mut Report<'_>
     } else {
         check_host(&to.host, &host, report);
     }
-    if !to.subset.is_empty() && !names::is_label(&to.subset) {
+    if !to.subset.is_empty() && !names::is_host_label(&to.subset) {
         let message = format!("`{}` is not a subset's name", to.subset);
-        report.error(&format!("{field}.subset"), message, names::LABEL_HELP);
+        report.error(&format!("{field}.subset"), message, names::HOST_LABEL_HELP);
     }
     check_port(to.port.as_ref(), &format!("{field}.port"), report);
 }

@@ -9,6 +9,7 @@ use crate::networking::{PortSelector, StringMatch};
 use crate::yaml::{key_segment, shortened};
 
 pub(super) const LABEL_HELP: &str = "use lower-case letters, digits and `-`, at most 63";
+pub(super) const HOST_LABEL_HELP: &str = "use letters, digits and `-`, at most 63";
 pub(super) const SUBDOMAIN_HELP: &str = "use lower-case letters, digits, `-` and `.`, at most 253";
 pub(super) const HOST_HELP: &str =
     "write a name such as `reviews`, `reviews.default.svc.cluster.local` or `*.example.com`";
@@ -29,7 +30,7 @@ pub(super) fn is_subdomain(text: &str) -> bool {
 }
 
 /// A label of a host name, which may have upper case.
-fn is_host_label(text: &str) -> bool {
+pub(super) fn is_host_label(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         && !text.starts_with('-')

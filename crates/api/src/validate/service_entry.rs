@@ -59,7 +59,7 @@ fn ports(spec: &ServiceEntry, report: &mut Report<'_>) {
             let message = format!("the port {} is written twice", port.number);
             report.error(&format!("{field}.number"), message, "keep one of them");
         }
-        if !names::is_label(&port.name) {
+        if !names::is_host_label(&port.name) {
             let message = format!("`{}` is not a port's name", port.name);
             report.error(&format!("{field}.name"), message, "write a name such as `https`");
         } else if !port_names.insert(port.name.as_str()) {
