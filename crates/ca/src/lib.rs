@@ -4,7 +4,7 @@
 //! on are `control`'s; keys of workloads are made by the workloads ([`authority::Authority::issue`] is for peers that cannot).
 //!
 //! ```text
-//! authority::Authority::open(dir: &Path, trust_domain: &str, now) -> Result<Authority, AuthorityError>  // makes the root at first start
+//! authority::Authority::open(dir: &Path, trust_domain: &str, now) -> Result<Authority, RootError>  // makes the root at first start
 //! Authority::sign(&self, csr_pem: &str, &SpiffeId, lifetime: Duration, now: SystemTime) -> Result<Vec<String>, AuthorityError>
 //! Authority::issue(&self, &SpiffeId, lifetime, now) -> Result<model::tls::CertificatePair, AuthorityError>     // SDS for stock Envoy
 //! Authority::control_plane_certificate(&self, &SpiffeId, names: &[&str], lifetime, now) -> Result<CertificatePair, _>
@@ -22,3 +22,13 @@
 //! ```
 //!
 //! Modules are listed so that a module names only modules listed after it.
+
+pub mod service;
+
+pub mod tokens;
+
+pub mod authority;
+pub mod request;
+
+mod root;
+mod stamp;

@@ -21,7 +21,7 @@
 //! istio_ca::{IstioCertificateService (trait), IstioCertificateServer<T> (tonic service), create_certificate (client)}
 //! workload::run(WorkloadOptions, watch::Sender<Option<Arc<WorkloadSecrets>>>, report: impl Fn(Event))   // spawn it
 //! workload::WorkloadSecrets { certificate: Secret `default`, trust_bundle: Secret `ROOTCA`, facts }
-//! private_file::{write, read}: atomic, 0600
+//! private_file::{write, create, read}: atomic, 0600
 //! ```
 //!
 //! Modules are listed so that a module names only modules listed after it.

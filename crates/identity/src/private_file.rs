@@ -18,27 +18,39 @@ pub struct PrivateFile {
 
 /// Replaces the file at `path` atomically: mode 0600, in a directory made with mode 0700 if missing.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let directory = parent(path);
+    place(path, content, |temporary| std::fs::rename(temporary, path))
+}
+
+/// Like [`write`], but an existing file stays as it is and is an error of kind `AlreadyExists`. Of several processes that
+/// do this at the same time one succeeds.
+pub fn create(path: &Path, content: &[u8]) -> io::Result<()> {
+    place(path, content, |temporary| {
+        // Unlike a rename, a link never replaces.
+        std::fs::hard_link(temporary, path)?;
+        std::fs::remove_file(temporary)
+    })
+}
+
+fn place(path: &Path, content: &[u8], publish: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let name = path.file_name().ok_or_else(|| io::Error::other("names no file"))?;
-    let mut temporary = name.to_owned();
+    let mut name = path.file_name().ok_or_else(|| io::Error::other("names no file"))?.to_owned();
     // Two processes never share one temporary file; a leftover of a crashed one is replaced.
-    temporary.push(format!(".{}.new", std::process::id()));
-    let temporary = directory.join(temporary);
-    let written = replace(&temporary, path, content);
-    if written.is_err() {
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = directory.join(name);
+    let placed = write_whole(&temporary, content).and_then(|()| publish(&temporary));
+    if placed.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }
-    written?;
+    placed?;
     File::open(directory)?.sync_all()
 }
 
-fn replace(temporary: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
-    let _ = std::fs::remove_file(temporary);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
+fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let _ = std::fs::remove_file(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(temporary, path)
+    file.sync_all()
 }
 
 /// Reads a file of at most `max_bytes`. When others could read it, its mode is tightened to 0600 and that is reported.
@@ -55,10 +67,6 @@ pub fn read(path: &Path, max_bytes: u64) -> io::Result<PrivateFile> {
         return Err(io::Error::other(format!("larger than {max_bytes} bytes")));
     }
     Ok(PrivateFile { content, was_exposed })
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
@@ -80,6 +88,16 @@ mod tests {
         assert_eq!((read.content.as_slice(), read.was_exposed), (b"two".as_slice(), false));
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn creating_never_replaces() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("key.pem");
+        create(&path, b"one").unwrap();
+        assert_eq!(create(&path, b"two").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(read(&path, 10).unwrap().content, b"one");
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1, "no temporary file stays");
     }
 
     #[test]
