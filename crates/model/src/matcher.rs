@@ -19,6 +19,13 @@ pub struct PatternError {
     reason: String,
 }
 
+impl PatternError {
+    /// `pattern` cannot be used because of `reason`; of a reason drawn over several lines the last is kept.
+    pub fn new(pattern: &str, reason: &str) -> Self {
+        Self { pattern: pattern.to_owned(), reason: last_line(reason) }
+    }
+}
+
 impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "regular expression `{}`: {}", self.pattern, self.reason)
@@ -34,10 +41,7 @@ impl Pattern {
     /// Compiles `source`; the result matches only whole inputs.
     pub fn new(source: &str) -> Result<Self, PatternError> {
         // The bare source must be valid by itself: `a)|(b` would otherwise escape the anchors.
-        let fail = |e: regex::Error| PatternError {
-            pattern: source.to_owned(),
-            reason: last_line(&e.to_string()),
-        };
+        let fail = |e: regex::Error| PatternError::new(source, &e.to_string());
         regex::bytes::Regex::new(source).map_err(fail)?;
         let regex = regex::bytes::RegexBuilder::new(&format!("^(?:{source})$"))
             .size_limit(PATTERN_SIZE_LIMIT)
@@ -122,9 +126,7 @@ impl StringMatch {
         };
         match &self.kind {
             StringMatchKind::Exact(s) => same(input, s.as_bytes()),
-            StringMatchKind::Prefix(s) => {
-                input.get(..s.len()).is_some_and(|head| same(head, s.as_bytes()))
-            }
+            StringMatchKind::Prefix(s) => input.get(..s.len()).is_some_and(|head| same(head, s.as_bytes())),
             StringMatchKind::Suffix(s) => input
                 .len()
                 .checked_sub(s.len())

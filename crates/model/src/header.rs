@@ -1,0 +1,230 @@
+//! Header matches and header edits, as routes carry them.
+//! Which request they are asked about is a [`RequestHead`]; what `%…%` in a value means is `format`'s.
+
+use crate::format::Template;
+use crate::matcher::StringMatch;
+use http::{HeaderMap, HeaderName, Method};
+use std::borrow::Cow;
+
+/// What can be asked of a request's head. Pseudo headers are kept apart from fields, in canonical form.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestHead<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// `http` or `https`, as the client sees it.
+    pub scheme: &'a str,
+    /// Host and optional port as received.
+    pub authority: &'a str,
+    /// The canonical path without the query.
+    pub path: &'a str,
+    /// The query without its `?`.
+    pub query: Option<&'a str>,
+    /// The fields.
+    pub headers: &'a HeaderMap,
+}
+
+impl<'a> RequestHead<'a> {
+    /// The value of a pseudo header (`:path` with its query) or the joined values of a field; `None` when absent.
+    ///
+    /// Several fields of one name are seen as one, joined by `,` (RFC 9110, 5.3).
+    pub fn value(&self, name: &FieldName) -> Option<Cow<'a, [u8]>> {
+        match name {
+            FieldName::Method => Some(self.method.as_str().as_bytes().into()),
+            FieldName::Scheme => Some(self.scheme.as_bytes().into()),
+            FieldName::Authority => Some(self.authority.as_bytes().into()),
+            FieldName::Path => Some(match self.query {
+                None => self.path.as_bytes().into(),
+                Some(q) => [self.path.as_bytes(), b"?", q.as_bytes()].concat().into(),
+            }),
+            FieldName::Field(name) => joined(self.headers, name),
+        }
+    }
+}
+
+/// The values of `name` in `headers`, joined by `,`; borrowed when there is only one.
+pub fn joined<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?.as_bytes();
+    let mut rest = values.peekable();
+    if rest.peek().is_none() {
+        return Some(first.into());
+    }
+    let mut all = first.to_vec();
+    for value in rest {
+        all.push(b',');
+        all.extend_from_slice(value.as_bytes());
+    }
+    Some(all.into())
+}
+
+/// A field or pseudo header, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum FieldName {
+    /// `:method`
+    Method,
+    /// `:scheme`
+    Scheme,
+    /// `:authority`, which stands for `Host` too.
+    Authority,
+    /// `:path`, query included.
+    Path,
+    /// Any other.
+    Field(HeaderName),
+}
+
+impl FieldName {
+    /// Reads a name as configuration writes it; `None` when it is no header name. `host` is `:authority`.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name.to_ascii_lowercase().as_str() {
+            ":method" => Self::Method,
+            ":scheme" => Self::Scheme,
+            ":authority" | "host" => Self::Authority,
+            ":path" => Self::Path,
+            other => Self::Field(HeaderName::from_bytes(other.as_bytes()).ok()?),
+        })
+    }
+
+    /// The name in lower case, pseudo headers with their colon.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Method => ":method",
+            Self::Scheme => ":scheme",
+            Self::Authority => ":authority",
+            Self::Path => ":path",
+            Self::Field(name) => name.as_str(),
+        }
+    }
+}
+
+/// A condition on one header (`envoy.config.route.v3.HeaderMatcher`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeaderMatch {
+    /// The header looked at.
+    pub name: FieldName,
+    /// What is asked of it.
+    pub test: HeaderTest,
+    /// The answer is turned round. An absent header satisfies no value test, inverted or not, unless
+    /// `missing_as_empty` is set: this is Envoy's behaviour.
+    pub invert: bool,
+    /// An absent header is looked at as if it were empty.
+    pub missing_as_empty: bool,
+}
+
+/// The test a [`HeaderMatch`] makes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HeaderTest {
+    /// It is there (`true`) or absent (`false`).
+    Present(bool),
+    /// Its value looks like this.
+    Value(StringMatch),
+    /// Its value is a whole number in `start..end`.
+    Range {
+        /// First number that matches.
+        start: i64,
+        /// First number past it that does not.
+        end: i64,
+    },
+}
+
+impl HeaderMatch {
+    /// Whether `head` satisfies the condition.
+    pub fn matches(&self, head: &RequestHead<'_>) -> bool {
+        self.matches_value(head.value(&self.name).as_deref())
+    }
+
+    /// Whether a header with this value, or an absent one, satisfies the condition.
+    pub fn matches_value(&self, value: Option<&[u8]>) -> bool {
+        let value = match value {
+            None if self.missing_as_empty => Some(&b""[..]),
+            other => other,
+        };
+        let answer = match (&self.test, value) {
+            (HeaderTest::Present(wanted), value) => value.is_some() == *wanted,
+            (_, None) => return false,
+            (HeaderTest::Value(m), Some(value)) => m.matches(value),
+            (HeaderTest::Range { start, end }, Some(value)) => std::str::from_utf8(value)
+                .ok()
+                .and_then(|s| s.parse::<i64>().ok())
+                .is_some_and(|n| n >= *start && n < *end),
+        };
+        answer != self.invert
+    }
+}
+
+/// Edits to a message's headers, applied in order: removals first, then additions, as Envoy does.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HeaderEdits {
+    /// Names to drop.
+    pub remove: Vec<HeaderName>,
+    /// Values to set or add.
+    pub add: Vec<HeaderEdit>,
+}
+
+impl HeaderEdits {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.add.is_empty()
+    }
+}
+
+/// One value to put into a header (`HeaderValueOption`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeaderEdit {
+    /// The header; `:authority` and `:path` may be set on requests.
+    pub name: FieldName,
+    /// Its value, with `%…%` filled in per request.
+    pub value: Template,
+    /// What happens to a value that is there already.
+    pub action: EditAction,
+    /// An empty value is put in, too, instead of being left out.
+    pub keep_empty: bool,
+}
+
+/// `HeaderValueOption.HeaderAppendAction`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EditAction {
+    /// Add beside what is there, or set when absent.
+    AppendOrAdd,
+    /// Only when absent.
+    AddIfAbsent,
+    /// Replace what is there, or set when absent.
+    OverwriteOrAdd,
+    /// Replace, only when there.
+    OverwriteIfExists,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn matcher(test: HeaderTest, invert: bool) -> HeaderMatch {
+        HeaderMatch { name: FieldName::parse("x-a").unwrap(), test, invert, missing_as_empty: false }
+    }
+
+    #[test]
+    fn an_absent_header_satisfies_no_value_test_not_even_an_inverted_one() {
+        let exact = HeaderTest::Value(StringMatch::exact("v"));
+        assert!(!matcher(exact.clone(), false).matches_value(None));
+        assert!(!matcher(exact.clone(), true).matches_value(None));
+        assert!(matcher(exact.clone(), false).matches_value(Some(b"v")));
+        let as_empty = HeaderMatch { missing_as_empty: true, ..matcher(exact, true) };
+        assert!(as_empty.matches_value(None));
+        assert!(matcher(HeaderTest::Present(true), true).matches_value(None));
+    }
+
+    #[test]
+    fn a_range_takes_whole_numbers_only() {
+        let range = matcher(HeaderTest::Range { start: -1, end: 10 }, false);
+        assert!(range.matches_value(Some(b"9")) && range.matches_value(Some(b"-1")));
+        assert!(!range.matches_value(Some(b"10")) && !range.matches_value(Some(b"1.5")));
+    }
+
+    #[test]
+    fn several_fields_of_one_name_are_seen_joined() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-a", "1".parse().unwrap());
+        headers.append("x-a", "2".parse().unwrap());
+        assert_eq!(joined(&headers, &HeaderName::from_static("x-a")).unwrap().as_ref(), b"1,2");
+    }
+}

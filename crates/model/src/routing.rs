@@ -1,0 +1,326 @@
+//! Finding the route for a request: a [`RouteTable`] compiled from a route configuration, immutable, shared by every
+//! thread. Host by hash, exact path by hash, prefixes by length and hash, and a small ordered rest for what only a
+//! regex or an ignored case can decide; so the ten-thousandth route costs what the first does. The order in which
+//! routes were written still decides: the earliest that matches wins.
+
+use crate::header::RequestHead;
+use crate::rewrite::split_authority;
+use crate::route::{PathMatch, QueryMatch, Route, RouteConfiguration, RouteMatch, VirtualHost};
+use rustc_hash::FxHashMap;
+use std::fmt;
+
+/// A compiled route configuration.
+#[derive(Debug)]
+pub struct RouteTable {
+    config: RouteConfiguration,
+    hosts: Vec<HostRoutes>,
+    exact: FxHashMap<Box<str>, u32>,
+    /// `*.suffix`, by suffix with its dot, longest first.
+    suffixes: Wildcards,
+    /// `prefix.*`, by prefix with its dot, longest first.
+    prefixes: Wildcards,
+    any: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Wildcards {
+    lengths: Vec<usize>,
+    hosts: FxHashMap<Box<str>, u32>,
+}
+
+/// The routes of one virtual host, indexed by path.
+#[derive(Debug, Default)]
+struct HostRoutes {
+    exact: FxHashMap<Box<str>, Vec<u32>>,
+    prefix_lengths: Vec<usize>,
+    prefix: FxHashMap<Box<str>, Vec<u32>>,
+    rest: Vec<u32>,
+}
+
+/// A route configuration that cannot be compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteTableError {
+    /// Two virtual hosts claim one domain.
+    DuplicateDomain {
+        /// The domain.
+        domain: String,
+        /// The virtual host that came second.
+        virtual_host: String,
+    },
+    /// A domain that is not `*`, exact, `*.suffix` or `prefix.*`.
+    BadDomain {
+        /// The domain.
+        domain: String,
+        /// The virtual host.
+        virtual_host: String,
+    },
+}
+
+impl fmt::Display for RouteTableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DuplicateDomain { domain, virtual_host } => {
+                write!(
+                    f,
+                    "domain `{domain}` of virtual host `{virtual_host}` is claimed by another virtual host, too"
+                )
+            }
+            Self::BadDomain { domain, virtual_host } => {
+                write!(
+                    f,
+                    "domain `{domain}` of virtual host `{virtual_host}` is neither a host nor a wildcard"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for RouteTableError {}
+
+/// Why no route was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoRoute {
+    /// No virtual host has this authority.
+    UnknownHost,
+    /// The virtual host has no route that matches.
+    NoMatch,
+}
+
+/// The virtual host and route that were found.
+#[derive(Debug, Clone, Copy)]
+pub struct Found<'t> {
+    /// The virtual host.
+    pub virtual_host: &'t VirtualHost,
+    /// The route in it.
+    pub route: &'t Route,
+    /// Position of the virtual host in the configuration.
+    pub host_index: usize,
+    /// Position of the route in the virtual host.
+    pub route_index: usize,
+}
+
+impl RouteTable {
+    /// Compiles `config`.
+    pub fn compile(config: RouteConfiguration) -> Result<Self, RouteTableError> {
+        let mut table = Self {
+            hosts: config.virtual_hosts.iter().map(HostRoutes::compile).collect(),
+            exact: FxHashMap::default(),
+            suffixes: Wildcards::default(),
+            prefixes: Wildcards::default(),
+            any: None,
+            config: RouteConfiguration::default(),
+        };
+        for (index, host) in config.virtual_hosts.iter().enumerate() {
+            for domain in &host.domains {
+                table.add_domain(domain, index as u32, host)?;
+            }
+        }
+        table.suffixes.seal();
+        table.prefixes.seal();
+        table.config = config;
+        Ok(table)
+    }
+
+    fn add_domain(&mut self, domain: &str, index: u32, host: &VirtualHost) -> Result<(), RouteTableError> {
+        let domain = domain.to_ascii_lowercase();
+        let bad = || RouteTableError::BadDomain { domain: domain.clone(), virtual_host: host.name.clone() };
+        let replaced = if domain == "*" {
+            self.any.replace(index)
+        } else if let Some(suffix) = domain.strip_prefix('*') {
+            if suffix.contains('*') {
+                return Err(bad());
+            }
+            self.suffixes.hosts.insert(suffix.into(), index)
+        } else if let Some(prefix) = domain.strip_suffix('*') {
+            if prefix.contains('*') {
+                return Err(bad());
+            }
+            self.prefixes.hosts.insert(prefix.into(), index)
+        } else if domain.contains('*') || domain.is_empty() {
+            return Err(bad());
+        } else {
+            self.exact.insert(domain.as_str().into(), index)
+        };
+        match replaced {
+            Some(other) if other != index => {
+                Err(RouteTableError::DuplicateDomain { domain, virtual_host: host.name.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The configuration it was compiled from.
+    pub fn config(&self) -> &RouteConfiguration {
+        &self.config
+    }
+
+    /// The first route that matches. `random` is any 64 random bits, for routes that take a share of requests.
+    pub fn find(&self, head: &RequestHead<'_>, random: u64) -> Result<Found<'_>, NoRoute> {
+        let host_index = self.host(head.authority).ok_or(NoRoute::UnknownHost)? as usize;
+        let (virtual_host, routes) =
+            match (self.config.virtual_hosts.get(host_index), self.hosts.get(host_index)) {
+                (Some(host), Some(routes)) => (host, routes),
+                _ => return Err(NoRoute::UnknownHost),
+            };
+        let (route_index, route) = routes.find(virtual_host, head, random).ok_or(NoRoute::NoMatch)?;
+        Ok(Found { virtual_host, route, host_index, route_index })
+    }
+
+    /// The virtual host for an authority: exact, then the longest suffix wildcard, then the longest prefix
+    /// wildcard, then `*`, as Envoy orders them.
+    fn host(&self, authority: &str) -> Option<u32> {
+        let authority = match self.config.ignore_port {
+            true => split_authority(authority).0,
+            false => authority,
+        };
+        // Almost every authority is in lower case already.
+        let lowered;
+        let authority = if authority.bytes().any(|b| b.is_ascii_uppercase()) {
+            lowered = authority.to_ascii_lowercase();
+            lowered.as_str()
+        } else {
+            authority
+        };
+        self.exact
+            .get(authority)
+            .copied()
+            .or_else(|| {
+                self.suffixes.find(|length| match authority.len() > length {
+                    true => authority.get(authority.len() - length..),
+                    false => None,
+                })
+            })
+            .or_else(|| {
+                self.prefixes.find(|length| match authority.len() > length {
+                    true => authority.get(..length),
+                    false => None,
+                })
+            })
+            .or(self.any)
+    }
+}
+
+impl Wildcards {
+    fn seal(&mut self) {
+        self.lengths = self.hosts.keys().map(|k| k.len()).collect();
+        self.lengths.sort_unstable_by(|a, b| b.cmp(a));
+        self.lengths.dedup();
+    }
+
+    fn find<'a>(&self, part: impl Fn(usize) -> Option<&'a str>) -> Option<u32> {
+        self.lengths.iter().find_map(|&length| self.hosts.get(part(length)?).copied())
+    }
+}
+
+impl HostRoutes {
+    fn compile(host: &VirtualHost) -> Self {
+        let mut routes = Self::default();
+        for (index, route) in host.routes.iter().enumerate() {
+            let index = index as u32;
+            match (&route.condition.path, route.condition.case_sensitive) {
+                (PathMatch::Exact(path), true) => {
+                    routes.exact.entry(path.as_str().into()).or_default().push(index);
+                }
+                (PathMatch::Prefix(path) | PathMatch::SegmentPrefix(path), true) => {
+                    routes.prefix.entry(path.as_str().into()).or_default().push(index);
+                }
+                _ => routes.rest.push(index),
+            }
+        }
+        routes.prefix_lengths = routes.prefix.keys().map(|k| k.len()).collect();
+        routes.prefix_lengths.sort_unstable();
+        routes.prefix_lengths.dedup();
+        routes
+    }
+
+    /// Looks through the candidates of each kind; a kind's candidates are in order, so the first of a kind that
+    /// matches is that kind's best, and the smallest position over all kinds wins.
+    fn find<'h>(
+        &self,
+        host: &'h VirtualHost,
+        head: &RequestHead<'_>,
+        random: u64,
+    ) -> Option<(usize, &'h Route)> {
+        let mut best: Option<(u32, &'h Route)> = None;
+        let mut consider = |candidates: &[u32], check_path: bool| {
+            for &index in candidates {
+                if best.is_some_and(|(found, _)| found < index) {
+                    return;
+                }
+                let Some(route) = host.routes.get(index as usize) else { return };
+                if (!check_path || path_matches(&route.condition, head))
+                    && rest_matches(&route.condition, head, random)
+                {
+                    best = Some((index, route));
+                    return;
+                }
+            }
+        };
+        // A CONNECT has no path: only its own matcher takes it (and, as in Envoy, `prefix: /` never does).
+        if head.method != http::Method::CONNECT || !head.path.is_empty() {
+            if let Some(candidates) = self.exact.get(head.path) {
+                consider(candidates, false);
+            }
+            for &length in &self.prefix_lengths {
+                let Some(prefix) = head.path.get(..length) else { break };
+                if let Some(candidates) = self.prefix.get(prefix) {
+                    consider(candidates, true);
+                }
+            }
+        }
+        consider(&self.rest, true);
+        best.map(|(index, route)| (index as usize, route))
+    }
+}
+
+/// Whether the path satisfies `condition`.
+pub fn path_matches(condition: &RouteMatch, head: &RequestHead<'_>) -> bool {
+    let path = head.path.as_bytes();
+    let same = |a: &[u8], b: &[u8]| match condition.case_sensitive {
+        true => a == b,
+        false => a.eq_ignore_ascii_case(b),
+    };
+    let begins = |with: &str| path.get(..with.len()).is_some_and(|start| same(start, with.as_bytes()));
+    match &condition.path {
+        PathMatch::Exact(wanted) => same(path, wanted.as_bytes()),
+        PathMatch::Prefix(prefix) => begins(prefix),
+        PathMatch::SegmentPrefix(prefix) => {
+            begins(prefix) && (prefix.ends_with('/') || matches!(path.get(prefix.len()), None | Some(b'/')))
+        }
+        PathMatch::Regex(pattern) => pattern.matches(path),
+        PathMatch::Connect => head.method == http::Method::CONNECT,
+    }
+}
+
+/// Whether everything but the path satisfies `condition`.
+fn rest_matches(condition: &RouteMatch, head: &RequestHead<'_>, random: u64) -> bool {
+    condition.headers.iter().all(|h| h.matches(head))
+        && condition.query.iter().all(|q| query_matches(q, head.query))
+        && (!condition.grpc_only || is_grpc(head.headers))
+        && condition.fraction.is_none_or(|f| f.takes(random))
+}
+
+/// Whether these are the headers of a gRPC request.
+pub fn is_grpc(headers: &http::HeaderMap) -> bool {
+    headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|v| v.as_bytes().strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// Whether the first parameter of that name in `query` satisfies the condition.
+pub fn query_matches(condition: &QueryMatch, query: Option<&str>) -> bool {
+    let first = query.unwrap_or_default().split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (name == condition.name).then_some(value)
+    });
+    match (first, &condition.value) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(value), Some(wanted)) => wanted.matches(value.as_bytes()),
+    }
+}
+
+#[cfg(test)]
+#[path = "routing_tests.rs"]
+mod tests;
