@@ -1,1 +1,8 @@
-//! placeholder
+//! The control plane, as far as it goes today: folders of files become one set of resources, in which the last good
+//! version of each stays in force while a newer one is wrong.
+//!
+//! Translating that set into what proxies run, and serving it to them, is not here yet.
+//! A module names only modules listed after it.
+
+pub mod store;
+pub mod source;

@@ -1,7 +1,7 @@
 //! Envoy's `%COMMAND(ARGS):LENGTH%` substitution strings, parsed once, for header values and access logs.
 //! What a command's value is, the one who asks says through [`Facts`].
 
-use crate::header::FieldName;
+use crate::field::FieldName;
 use std::fmt;
 
 /// A parsed substitution string.

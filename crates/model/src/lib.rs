@@ -3,14 +3,15 @@
 //! No I/O, no clock, no randomness: time and entropy are arguments. Both planes and every tool call the same
 //! functions, so that what is validated is what runs. A module names only modules listed after it.
 
-pub mod format;
-pub mod header;
-pub mod matcher;
-pub mod metadata;
-pub mod path;
-pub mod provenance;
-pub mod retry;
+pub mod routing;
 pub mod rewrite;
 pub mod route;
-pub mod routing;
+pub mod retry;
+pub mod header;
+pub mod format;
+pub mod field;
+pub mod path;
 pub mod tls;
+pub mod matcher;
+pub mod metadata;
+pub mod provenance;
