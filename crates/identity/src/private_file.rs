@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Permission bits of everyone but the owner.
 const OTHERS: u32 = 0o077;
@@ -35,8 +36,9 @@ fn place(path: &Path, content: &[u8], publish: impl FnOnce(&Path) -> io::Result<
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let mut name = path.file_name().ok_or_else(|| io::Error::other("names no file"))?.to_owned();
-    // Two processes never share one temporary file; a leftover of a crashed one is replaced.
-    name.push(format!(".{}.new", std::process::id()));
+    // No two writers share one temporary file.
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    name.push(format!(".{}.{}.new", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
     let temporary = directory.join(name);
     let placed = write_whole(&temporary, content).and_then(|()| publish(&temporary));
     if placed.is_err() {

@@ -23,7 +23,13 @@ pub(crate) fn record(error: &rustls::Error, sentence: String) {
 /// The explanation of `error`, if it was the last one recorded on this thread; it is given out once.
 pub(crate) fn take(error: &rustls::Error) -> Option<String> {
     let refusal = LAST.with(|last| last.take())?;
-    (refusal.error == *error).then_some(refusal.sentence)
+    is_same(&refusal.error, error).then_some(refusal.sentence)
+}
+
+/// rustls never calls two errors of foreign kind equal; of those only one can be meant here.
+fn is_same(a: &rustls::Error, b: &rustls::Error) -> bool {
+    let is_foreign = |e| matches!(e, &rustls::Error::InvalidCertificate(rustls::CertificateError::Other(_)));
+    a == b || (is_foreign(a) && is_foreign(b))
 }
 
 #[cfg(test)]
