@@ -1,0 +1,137 @@
+//! Clusters: what requests are sent to, and how (`envoy.config.cluster.v3.Cluster`).
+
+use crate::balance::LoadBalancing;
+use crate::endpoint::{Assignment, Endpoint};
+use crate::metadata::{Metadata, Value};
+use crate::provenance::Provenance;
+use crate::tls::UpstreamTls;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A named group of endpoints with the way to reach them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// Its name, such as `outbound|9080||reviews.default.svc.cluster.local`.
+    pub name: String,
+    /// Where its endpoints come from.
+    pub discovery: Discovery,
+    /// How one is picked.
+    pub load_balancing: LoadBalancing,
+    /// Time to connect, TLS not included.
+    pub connect_timeout: Duration,
+    /// The HTTP version spoken to it.
+    pub http: UpstreamHttp,
+    /// A connection without a request is closed after this; `None` never.
+    pub idle_timeout: Option<Duration>,
+    /// Transports chosen by endpoint metadata; the first that matches is taken (`transport_socket_matches`).
+    pub transport_matches: Vec<TransportMatch>,
+    /// The transport of endpoints that match none.
+    pub transport: Transport,
+    /// What telemetry reads.
+    pub metadata: Metadata,
+    /// What the user wrote that this came from.
+    pub provenance: Option<Provenance>,
+}
+
+/// Metadata namespace that [`TransportMatch`] looks at in endpoints.
+pub const TRANSPORT_MATCH_NAMESPACE: &str = "envoy.transport_socket_match";
+
+impl Cluster {
+    /// How to connect to `endpoint`.
+    pub fn transport_for(&self, endpoint: &Endpoint) -> &Transport {
+        let labels = endpoint.metadata.0.get(TRANSPORT_MATCH_NAMESPACE);
+        let suits =
+            |m: &&TransportMatch| m.labels.iter().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v));
+        self.transport_matches.iter().find(suits).map_or(&self.transport, |m| &m.transport)
+    }
+}
+
+/// Where endpoints come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Discovery {
+    /// Given here.
+    Static(Assignment),
+    /// Asked for over EDS by this name.
+    Eds(String),
+    /// Names here are resolved; every address becomes an endpoint.
+    StrictDns(Assignment),
+    /// The name here is resolved; the first address is used for new connections.
+    LogicalDns(Assignment),
+    /// The address that the client wanted to reach.
+    OriginalDestination,
+}
+
+/// A transport for endpoints whose metadata say so.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TransportMatch {
+    /// Its name, for people.
+    pub name: String,
+    /// What an endpoint's metadata must hold under [`TRANSPORT_MATCH_NAMESPACE`]; empty matches all.
+    pub labels: BTreeMap<String, Value>,
+    /// The transport.
+    pub transport: Transport,
+}
+
+/// How bytes travel.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Transport {
+    /// As they are.
+    Plain,
+    /// In TLS.
+    Tls(Box<UpstreamTls>),
+}
+
+/// The HTTP version spoken to endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UpstreamHttp {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, by prior knowledge or ALPN.
+    Http2,
+    /// What the client spoke.
+    AsDownstream,
+    /// What ALPN chooses.
+    Alpn,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::{EndpointAddress, Health};
+
+    #[test]
+    fn the_transport_is_chosen_by_what_the_endpoint_says_of_itself() {
+        let labels = BTreeMap::from([("tlsMode".to_owned(), Value::from("istio"))]);
+        let tls = UpstreamTls {
+            certificate: None,
+            validation: None,
+            sni: None,
+            alpn: vec![],
+            versions: Default::default(),
+        };
+        let tls = Transport::Tls(Box::new(tls));
+        let cluster = Cluster {
+            name: "c".into(),
+            discovery: Discovery::OriginalDestination,
+            load_balancing: LoadBalancing::default(),
+            connect_timeout: Duration::from_secs(10),
+            http: UpstreamHttp::Http1,
+            idle_timeout: None,
+            transport_matches: vec![TransportMatch { name: "mtls".into(), labels, transport: tls.clone() }],
+            transport: Transport::Plain,
+            metadata: Metadata::default(),
+            provenance: None,
+        };
+        let mut endpoint = Endpoint {
+            address: EndpointAddress::Name("a".into(), 80),
+            hostname: String::new(),
+            weight: 1,
+            health: Health::Unknown,
+            metadata: Metadata::default(),
+        };
+        assert_eq!(cluster.transport_for(&endpoint), &Transport::Plain);
+        endpoint.metadata.set(TRANSPORT_MATCH_NAMESPACE, "tlsMode", "istio");
+        assert_eq!(cluster.transport_for(&endpoint), &tls);
+    }
+}
