@@ -3,6 +3,7 @@
 //! No I/O, no clock, no randomness: time and entropy are arguments. Both planes and every tool call the same
 //! functions, so that what is validated is what runs. A module names only modules listed after it.
 
+pub mod listener;
 pub mod routing;
 pub mod rewrite;
 pub mod route;
