@@ -13,12 +13,14 @@
 //! tokens::JoinTokens::new(capacity); .mint(SpiffeId, ttl, now) / .mint_reusable(..) -> Result<String, TokenError>
 //! JoinTokens::redeem(&self, token, key_fingerprint: &[u8; 32], now) -> Result<SpiffeId, TokenError>  // once
 //! JoinTokens::verify(&self, token, now) -> Result<SpiffeId, TokenError>           // never spends; reusable tokens only
+//! tokens::random_token() -> Option<String>; TokenLine { token, identity, reusable }.to_json()   // for the supervisor's file
 //! JoinTokens::merge(&self, Vec<TokenLine>, now) -> Result<usize, TokenError>; tokens::parse_lines(text) -> (Vec<TokenLine>, Vec<TokenFileError>)
 //! service::CertificateService::new(Arc<Authority>, Arc<JoinTokens>, max_lifetime) : identity::istio_ca::IstioCertificateService
 //!     mount: identity::istio_ca::IstioCertificateServer::new(service)
-//! service::PeerChain(pub Arc<[CertificateDer<'static>]>)   // request extension: the TLS client's *verified* chain, leaf first;
-//!     put it there as `tonic::transport::server::Connected::ConnectInfo` of the accepted stream or with an interceptor
-//! service::PeerChain::spiffe_id(&self) -> Option<SpiffeId>
+//! service::PeerChain(pub Arc<[CertificateDer<'static>]>)   // request extension: the TLS client's *verified* chain, leaf first.
+//!     Or serve tonic with incoming `tokio_rustls::server::TlsStream<TcpStream>` (from identity::handshake::accept): its
+//!     TlsConnectInfo is read as well.
+//! service::PeerChain::of(request.extensions()) -> Option<PeerChain>; .spiffe_id() -> Option<SpiffeId>
 //! ```
 //!
 //! Modules are listed so that a module names only modules listed after it.

@@ -14,6 +14,7 @@ use model::tls::{
 };
 use rustls::{HandshakeKind, ProtocolVersion};
 use std::time::SystemTime;
+use tokio::io::AsyncWriteExt;
 
 fn expired_pair(mesh: &Mesh, account: &str) -> CertificatePair {
     mesh.authority.issue(&id(account), HOUR, SystemTime::now() - HOUR * 2).unwrap()
@@ -213,12 +214,40 @@ async fn host_names_are_checked_where_they_are_asked_for() {
 
 #[tokio::test]
 async fn plaintext_is_told_apart_from_tls() {
-    use tokio::io::AsyncWriteExt;
     let server = server_config(&mesh().server("reviews"), &|_| None).unwrap();
     let (mut near, far) = tokio::io::duplex(1024);
     near.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let error = identity::handshake::accept(far, server).await.unwrap_err();
     assert!(error.to_string().contains("does not speak TLS"), "{error}");
+}
+
+#[tokio::test]
+async fn openssl_gets_in_by_tls_1_3_and_sees_the_spiffe_id() {
+    let mesh = mesh();
+    let server = server_config(&mesh.server("reviews"), &|_| None).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let file = |name: &str, content: &[u8]| {
+        let path = mesh.dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let pair = mesh.pair("web");
+    let (chain, key) = (file("chain.pem", &pair.chain_pem), file("key.pem", &pair.key_pem));
+    let roots = file("roots.pem", mesh.authority.roots_pem().as_bytes());
+    let client = tokio::task::spawn_blocking(move || {
+        let connect = ["s_client", "-connect", &address, "-verify_return_error", "-showcerts"];
+        common::openssl(&[&connect[..], &["-cert", &chain, "-key", &key, "-CAfile", &roots]].concat(), b"")
+    });
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut served = identity::handshake::accept(stream, server).await.unwrap();
+    let seen = peer_identity(served.get_ref().1.peer_certificates().unwrap()).unwrap();
+    assert_eq!(seen.spiffe, Some(id("web").to_string()));
+    served.shutdown().await.unwrap();
+    let printed = client.await.unwrap();
+    assert!(printed.contains("New, TLSv1.3") && printed.contains("Verify return code: 0 (ok)"), "{printed}");
+    let leaf = common::openssl(&["x509", "-noout", "-ext", "subjectAltName"], printed.as_bytes());
+    assert!(leaf.contains("URI:spiffe://cluster.local/ns/shop/sa/reviews"), "{leaf}");
 }
 
 #[test]

@@ -114,8 +114,9 @@ pub async fn shake_with(
 
 /// What `openssl` prints for `input`.
 pub fn openssl(arguments: &[&str], input: &[u8]) -> String {
-    let mut child =
-        Command::new("openssl").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut command = Command::new("openssl");
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap();
     String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
 }
