@@ -3,6 +3,7 @@
 
 use api::{Diagnostic, Severity};
 use clap::Args;
+use control::references;
 use control::source::{self, SourceFile};
 use control::store::Store;
 use miette::{GraphicalReportHandler, LabeledSpan, MietteDiagnostic, NamedSource, Report};
@@ -39,8 +40,11 @@ impl Check {
             eprintln!("error: {error}");
         }
         let mut store = Store::default();
-        let diagnostics = store.update(&files).diagnostics;
-        let resources = store.objects().count();
+        let mut diagnostics = store.update(&files).diagnostics;
+        let objects: Vec<_> = store.objects().cloned().collect();
+        diagnostics.extend(references::check(&objects));
+        diagnostics.sort();
+        let resources = objects.len();
         match self.json {
             true => println!("{}", as_json(&diagnostics, files.len(), resources)),
             false => print_text(&diagnostics, &files, resources),

@@ -4,5 +4,7 @@
 //! Translating that set into what proxies run, and serving it to them, is not here yet.
 //! A module names only modules listed after it.
 
+pub mod references;
+pub mod hosts;
 pub mod store;
 pub mod source;
