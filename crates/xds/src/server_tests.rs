@@ -1,0 +1,109 @@
+//! What one delta stream answers, request by request.
+#![allow(clippy::unwrap_used)]
+
+use envoy_types::pb::google::rpc::Status;
+
+use super::*;
+
+const CDS: &str = MAKE_ORDER[0];
+const LDS: &str = MAKE_ORDER[2];
+
+fn set(resources: &[(&str, &str, &str)]) -> ResourceSet {
+    let mut set = ResourceSet::new("1");
+    for (type_url, name, version) in resources {
+        set.insert(type_url, name, version, version.as_bytes());
+    }
+    set
+}
+
+fn ask(type_url: &str, names: &[&str]) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        type_url: type_url.to_owned(),
+        resource_names_subscribe: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..DeltaDiscoveryRequest::default()
+    }
+}
+
+fn names(response: &DeltaDiscoveryResponse) -> Vec<&str> {
+    response.resources.iter().map(|resource| resource.name.as_str()).collect()
+}
+
+#[test]
+fn an_empty_first_request_is_a_wildcard_and_a_change_sends_only_what_changed() {
+    let mut stream = DeltaStream::new(10);
+    let first = stream.request(ask(CDS, &[]), &set(&[(CDS, "a", "1"), (CDS, "b", "1")])).unwrap().unwrap();
+    assert_eq!(names(&first), ["a", "b"]);
+    let next = stream.change(&set(&[(CDS, "a", "1"), (CDS, "b", "2")]));
+    assert_eq!(next.len(), 1);
+    assert_eq!(names(&next[0]), ["b"]);
+}
+
+#[test]
+fn an_empty_wildcard_is_answered() {
+    assert!(DeltaStream::new(10).request(ask(CDS, &[]), &set(&[])).unwrap().is_some());
+}
+
+#[test]
+fn an_absent_name_is_said_to_be_absent_once_and_sent_when_it_appears() {
+    let mut stream = DeltaStream::new(10);
+    let first = stream.request(ask(CDS, &["a"]), &set(&[])).unwrap().unwrap();
+    assert_eq!(first.removed_resources, ["a"]);
+    assert!(stream.change(&set(&[(CDS, "b", "1")])).is_empty());
+    assert_eq!(names(&stream.change(&set(&[(CDS, "a", "1")]))[0]), ["a"]);
+}
+
+#[test]
+fn a_reconnecting_client_gets_only_what_it_missed() {
+    let mut request = ask(CDS, &["*"]);
+    request.initial_resource_versions =
+        [("a", "1"), ("b", "1"), ("gone", "1")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+    let now = set(&[(CDS, "a", "1"), (CDS, "b", "2")]);
+    let answer = DeltaStream::new(10).request(request, &now).unwrap().unwrap();
+    assert_eq!((names(&answer), answer.removed_resources.clone()), (vec!["b"], vec!["gone".to_owned()]));
+}
+
+#[test]
+fn a_refusal_is_recorded_once_with_its_names_and_not_sent_again() {
+    let mut stream = DeltaStream::new(10);
+    let now = set(&[(CDS, "a", "1")]);
+    let first = stream.request(ask(CDS, &["a"]), &now).unwrap().unwrap();
+    let mut refusal = ask(CDS, &[]);
+    refusal.response_nonce = first.nonce;
+    refusal.error_detail = Some(Status { message: "bad a".to_owned(), ..Status::default() });
+    assert_eq!(stream.request(refusal.clone(), &now), Ok(None));
+    assert_eq!(stream.request(refusal, &now), Ok(None), "the nonce is stale by now");
+    let rejections = stream.take_rejections();
+    assert_eq!(rejections.len(), 1);
+    assert_eq!(
+        (rejections[0].names.as_slice(), rejections[0].message.as_str()),
+        (&["a".to_owned()][..], "bad a")
+    );
+    assert_eq!(stream.change(&set(&[(CDS, "a", "2")])).len(), 1);
+}
+
+#[test]
+fn additions_go_from_clusters_to_listeners_and_removals_back() {
+    let mut stream = DeltaStream::new(10);
+    let old = set(&[(LDS, "old", "1"), (CDS, "old", "1")]);
+    stream.request(ask(LDS, &[]), &old).unwrap();
+    stream.request(ask(CDS, &[]), &old).unwrap();
+    let next = stream.change(&set(&[(LDS, "new", "1"), (CDS, "new", "1")]));
+    let order: Vec<_> = next.iter().map(|r| (r.type_url.as_str(), r.removed_resources.len())).collect();
+    assert_eq!(order, [(CDS, 0), (LDS, 0), (LDS, 1), (CDS, 1)]);
+}
+
+#[test]
+fn an_unsubscribed_name_is_no_longer_sent() {
+    let mut stream = DeltaStream::new(10);
+    stream.request(ask(CDS, &["a"]), &set(&[(CDS, "a", "1")])).unwrap();
+    let mut leave = ask(CDS, &[]);
+    leave.resource_names_unsubscribe = vec!["a".to_owned()];
+    assert_eq!(stream.request(leave, &set(&[(CDS, "a", "1")])), Ok(None));
+    assert!(stream.change(&set(&[(CDS, "a", "2")])).is_empty());
+}
+
+#[test]
+fn a_stream_over_its_bound_is_refused() {
+    let error = DeltaStream::new(2).request(ask(CDS, &["a", "b"]), &set(&[])).unwrap_err();
+    assert_eq!(error, TooManySubscriptions { wanted: 3, limit: 2 });
+}
