@@ -13,7 +13,7 @@ use envoy_types::pb::google::protobuf::Any;
 use crate::resources::{ResourceSet, VersionedResource};
 
 /// Types in the order in which additions are sent, so that nothing refers to what has not arrived yet.
-const MAKE_ORDER: [&str; 5] = [
+pub(crate) const MAKE_ORDER: [&str; 5] = [
     "type.googleapis.com/envoy.config.cluster.v3.Cluster",
     "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
     "type.googleapis.com/envoy.config.listener.v3.Listener",
