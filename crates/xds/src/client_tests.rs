@@ -1,0 +1,113 @@
+//! The client against the server: whatever happens, both end with the same resources.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::resources::ResourceSet;
+use crate::server::DeltaStream;
+
+const CDS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+
+fn decode(_: &str, any: &Any) -> Result<Vec<u8>, String> {
+    if any.value == b"bad" { Err("is bad".to_owned()) } else { Ok(any.value.clone()) }
+}
+
+/// A small xorshift generator: the same numbers on every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+fn set(resources: &BTreeMap<String, u64>) -> ResourceSet {
+    let mut set = ResourceSet::new("1");
+    for (name, version) in resources {
+        set.insert(CDS, name, &version.to_string(), version.to_string().as_bytes());
+    }
+    set
+}
+
+#[derive(Default)]
+struct Mirror(BTreeMap<String, Vec<u8>>);
+
+impl Mirror {
+    fn take(&mut self, client: &mut DeltaClient, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
+        let applied = client.apply(response, decode);
+        self.0.extend(applied.accepted);
+        self.0.retain(|name, _| !applied.removed.contains(name));
+        applied.answer
+    }
+}
+
+fn run(seed: u64, wanted: &[&str]) {
+    let mut dice = Dice(seed);
+    let (mut client, mut stream, mut mirror) = (DeltaClient::new(), DeltaStream::new(100), Mirror::default());
+    let mut resources = BTreeMap::new();
+    client.subscribe(CDS, wanted);
+    let mut requests = client.resume();
+    for step in 0..200 {
+        for _ in 0..dice.roll(4) {
+            let name = format!("r{}", dice.roll(8));
+            if dice.roll(3) == 0 {
+                resources.remove(&name);
+            } else {
+                resources.insert(name, step);
+            }
+        }
+        let now = set(&resources);
+        if dice.roll(10) == 0 {
+            stream = DeltaStream::new(100);
+            requests = client.resume();
+        }
+        let mut responses: Vec<_> =
+            requests.drain(..).filter_map(|request| stream.request(request, &now).unwrap()).collect();
+        responses.extend(stream.change(&now));
+        requests = responses.into_iter().map(|response| mirror.take(&mut client, response)).collect();
+        let is_wanted = |name: &str| wanted.contains(&"*") || wanted.contains(&name);
+        let expected: BTreeMap<_, _> = resources.iter().filter(|(name, _)| is_wanted(name)).collect();
+        let expected: BTreeMap<_, _> = expected
+            .into_iter()
+            .map(|(name, version)| (name.clone(), version.to_string().into_bytes()))
+            .collect();
+        assert_eq!(mirror.0, expected, "seed {seed}, step {step}, wanted {wanted:?}");
+    }
+}
+
+#[test]
+fn after_any_changes_and_reconnections_the_client_has_what_the_server_has() {
+    for seed in 1..=50 {
+        run(seed * 7919, &["*"]);
+        run(seed * 7919, &["r1", "r2", "r5"]);
+        run(seed * 7919, &["*", "r3"]);
+    }
+}
+
+#[test]
+fn a_bad_resource_is_refused_by_name_and_the_good_one_beside_it_is_used() {
+    let (mut client, mut stream) = (DeltaClient::new(), DeltaStream::new(10));
+    let mut now = ResourceSet::new("1");
+    now.insert(CDS, "a", "1", *b"good");
+    now.insert(CDS, "b", "1", *b"bad");
+    let response = stream.request(client.subscribe(CDS, &["*"]), &now).unwrap().unwrap();
+    let applied = client.apply(response, decode);
+    assert_eq!(applied.accepted, [("a".to_owned(), b"good".to_vec())]);
+    assert_eq!(stream.request(applied.answer, &now), Ok(None));
+    assert_eq!(stream.take_rejections()[0].message, "b: is bad");
+    assert_eq!(client.resume()[0].initial_resource_versions.keys().collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
+fn what_is_no_longer_wanted_is_neither_used_nor_resumed() {
+    let (mut client, mut stream) = (DeltaClient::new(), DeltaStream::new(10));
+    let mut now = ResourceSet::new("1");
+    now.insert(CDS, "a", "1", *b"good");
+    let response = stream.request(client.subscribe(CDS, &["a"]), &now).unwrap().unwrap();
+    client.unsubscribe(CDS, &["a"]);
+    let applied = client.apply(response, decode);
+    assert!(applied.accepted.is_empty() && applied.answer.error_detail.is_none());
+    assert!(client.resume().is_empty());
+}
