@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use libyaml_safer::{Event, EventData, Mark, Parser, STR_TAG, ScalarStyle};
 
@@ -91,8 +92,18 @@ pub fn load(chunk: Chunk<'_>, limits: Limits) -> Result<Loaded, SyntaxError> {
     let mut bytes = chunk.text.as_bytes();
     let mut parser = Parser::new();
     parser.set_input_string(&mut bytes);
+    let mut read_up_to = chunk.line;
     loop {
-        let event = parser.parse().map_err(|error| builder.syntax_error(chunk.text, &error))?;
+        // libyaml-safer 0.3 panics on a tag right before a comma (`[!,`). Its state is not used after a panic.
+        let parsed = catch_unwind(AssertUnwindSafe(|| parser.parse()));
+        let event = parsed
+            .map_err(|_| SyntaxError {
+                line: read_up_to,
+                column: 1,
+                message: "YAML that cannot be read begins at or after this line".to_owned(),
+            })?
+            .map_err(|error| builder.syntax_error(chunk.text, &error))?;
+        read_up_to = builder.place(event.end_mark).0;
         if event.data == EventData::StreamEnd {
             break;
         }

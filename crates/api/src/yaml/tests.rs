@@ -103,6 +103,13 @@ fn json_is_yaml_tabs_included() {
     assert_eq!(root.field("kind").and_then(Node::text), Some("Service"));
 }
 
+#[test]
+fn a_reader_that_gives_up_is_an_error_with_a_line() {
+    for chunk in split("a: 1\nb: [!,\n") {
+        assert_eq!(load(chunk, Limits::default()).map_err(|e| e.line), Err(2));
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_panics(text in "[ \\-a:\\[\\]{}&*\"'|>\n#,.%!<\t]{0,60}") {
