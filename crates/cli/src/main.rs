@@ -2,6 +2,7 @@
 //! Nothing is decided here.
 
 mod check;
+mod sample;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -14,13 +15,18 @@ struct Arguments {
     command: Command,
 }
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Subcommand)]
 enum Command {
     Check(check::Check),
+    Sample(sample::Sample),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Check(check) => check.run(),
+        Command::Sample(sample) => sample.run(),
     }
 }
