@@ -13,48 +13,82 @@ pub enum LoadBalancing {
     Random,
 }
 
-/// An endpoint as picking sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
-    /// Share of traffic; 0 counts as 1.
-    pub weight: u32,
-    /// Requests it is working on.
-    pub active: u32,
+/// The weights of the endpoints that may be picked, laid end to end.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Weights {
+    /// Sum of the weights up to and including each position.
+    ends: Vec<u64>,
+    /// A step that spreads an endpoint's turns out over a round.
+    step: u64,
 }
 
-/// Position of the endpoint to use; `None` when there is none. `turn` counts picks, for [`LoadBalancing::RoundRobin`].
+impl Weights {
+    /// Weights in order; 0 counts as 1.
+    pub fn new(weights: impl IntoIterator<Item = u32>) -> Self {
+        let mut total = 0;
+        let ends: Vec<u64> = weights
+            .into_iter()
+            .map(|weight| {
+                total += u64::from(weight.max(1));
+                total
+            })
+            .collect();
+        let step = if total == ends.len() as u64 { 1 } else { coprime_step(total) };
+        Self { ends, step }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    fn total(&self) -> u64 {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// The position whose stretch holds `at`, which is below the total.
+    fn position(&self, at: u64) -> usize {
+        self.ends.partition_point(|end| *end <= at)
+    }
+
+    fn weight(&self, position: usize) -> u64 {
+        let before = position.checked_sub(1).and_then(|p| self.ends.get(p)).copied().unwrap_or(0);
+        self.ends.get(position).map_or(1, |end| end - before)
+    }
+}
+
+/// Position of the endpoint to use; `None` when there is none. `active` tells how many requests an endpoint is working
+/// on; `turn` counts picks, for [`LoadBalancing::RoundRobin`].
 ///
-/// Weighted round robin walks the weights laid end to end in steps that spread an endpoint's turns out over the
-/// round. Least request compares `active + 1` over weight, as Envoy does with an active-request bias of 1.
-pub fn pick(policy: LoadBalancing, candidates: &[Candidate], turn: u64, random: u64) -> Option<usize> {
-    let weight = |c: &Candidate| u64::from(c.weight.max(1));
-    let total: u64 = candidates.iter().map(weight).sum();
-    let last = candidates.len().checked_sub(1)?;
-    let at_weight = |mut at: u64| {
-        let found = candidates.iter().position(|c| {
-            let here = at < weight(c);
-            at = at.saturating_sub(weight(c));
-            here
-        });
-        found.unwrap_or(last)
-    };
+/// Weighted round robin walks the weights in steps that spread an endpoint's turns out over the round. Least request
+/// compares `active + 1` over weight, as Envoy does with an active-request bias of 1. The cost does not grow with the
+/// number of endpoints, but for a binary search.
+pub fn pick(
+    policy: LoadBalancing,
+    weights: &Weights,
+    active: impl Fn(usize) -> u32,
+    turn: u64,
+    random: u64,
+) -> Option<usize> {
+    let total = weights.total();
+    if total == 0 {
+        return None;
+    }
     Some(match policy {
-        LoadBalancing::Random => at_weight(random % total),
-        LoadBalancing::RoundRobin if total == candidates.len() as u64 => (turn % total) as usize,
-        LoadBalancing::RoundRobin => at_weight(turn.wrapping_mul(coprime_step(total)) % total),
+        LoadBalancing::Random => weights.position(random % total),
+        LoadBalancing::RoundRobin => weights.position(turn.wrapping_mul(weights.step) % total),
         LoadBalancing::LeastRequest => {
-            let (first, second) = two_of(candidates.len() as u64, random);
-            match (candidates.get(first), candidates.get(second)) {
-                (Some(a), Some(b)) if load(b, a) < load(a, b) => second,
-                _ => first,
-            }
+            let (first, second) = two_of(weights.len() as u64, random);
+            // Crosswise, so that two loads are compared without division.
+            let load = |a: usize, b: usize| (u64::from(active(a)) + 1) * weights.weight(b);
+            if load(second, first) < load(first, second) { second } else { first }
         }
     })
-}
-
-/// `a`'s load, scaled by the other's weight so that two can be compared without division.
-fn load(a: &Candidate, b: &Candidate) -> u64 {
-    (u64::from(a.active) + 1) * u64::from(b.weight.max(1))
 }
 
 /// Two positions below `count`, different when there are two.
@@ -84,23 +118,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn with_weights(weights: &[u32]) -> Vec<Candidate> {
-        weights.iter().map(|&weight| Candidate { weight, active: 0 }).collect()
-    }
-
     #[test]
     fn nothing_is_picked_from_nothing() {
-        assert_eq!(pick(LoadBalancing::LeastRequest, &[], 0, 0), None);
+        assert_eq!(pick(LoadBalancing::LeastRequest, &Weights::new([]), |_| 0, 0, 0), None);
     }
 
     #[test]
     fn the_less_busy_of_two_is_picked_and_a_heavier_one_carries_more() {
-        let idle = Candidate { weight: 1, active: 0 };
-        let busy = Candidate { weight: 1, active: 5 };
-        let strong = Candidate { weight: 10, active: 5 };
         for random in [0, 1, 1 << 32, u64::MAX] {
-            assert_eq!(pick(LoadBalancing::LeastRequest, &[busy, idle], 0, random), Some(1));
-            assert_eq!(pick(LoadBalancing::LeastRequest, &[idle, strong], 0, random), Some(1));
+            let of = |weights: [u32; 2], active: [u32; 2]| {
+                pick(LoadBalancing::LeastRequest, &Weights::new(weights), |at| active[at], 0, random)
+            };
+            assert_eq!(of([1, 1], [5, 0]), Some(1));
+            assert_eq!(of([1, 10], [0, 5]), Some(1));
         }
     }
 
@@ -109,20 +139,19 @@ mod tests {
         fn a_round_of_round_robin_gives_each_endpoint_its_weight(
             weights in prop::collection::vec(1u32..9, 1..8), start in 0u64..1_000_000,
         ) {
-            let candidates = with_weights(&weights);
             let total: u64 = weights.iter().map(|w| u64::from(*w)).sum();
             let mut hits = vec![0u32; weights.len()];
             for turn in start..start + total {
-                hits[pick(LoadBalancing::RoundRobin, &candidates, turn, 0).unwrap()] += 1;
+                hits[pick(LoadBalancing::RoundRobin, &Weights::new(weights.clone()), |_| 0, turn, 0).unwrap()] += 1;
             }
             prop_assert_eq!(hits, weights);
         }
 
         #[test]
         fn every_pick_is_one_of_the_candidates(count in 1usize..9, turn: u64, random: u64) {
-            let candidates = with_weights(&vec![1; count]);
+            let weights = Weights::new(vec![1; count]);
             for policy in [LoadBalancing::RoundRobin, LoadBalancing::LeastRequest, LoadBalancing::Random] {
-                prop_assert!(pick(policy, &candidates, turn, random).unwrap() < count);
+                prop_assert!(pick(policy, &weights, |_| 0, turn, random).unwrap() < count);
             }
         }
     }

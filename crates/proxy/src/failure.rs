@@ -1,0 +1,107 @@
+//! Why *we* answered instead of the application: one table gives status, stable reason token, Envoy's response flag
+//! and gRPC status for each cause. What is done about it (a retry, an answer) is `request`'s.
+
+use http::StatusCode;
+
+/// A cause for an answer of our own, or for the end of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The request is not proper HTTP; the connection is not kept.
+    BadRequest,
+    /// Its path is refused (`model::path`).
+    BadPath,
+    /// A protocol upgrade that nothing allows.
+    UpgradeNotAllowed,
+    /// Its headers are larger than allowed.
+    HeadersTooLarge,
+    /// The routes of this listener have not been delivered.
+    RoutesMissing,
+    /// No virtual host has this authority.
+    UnknownHost,
+    /// The virtual host has no route that matches.
+    NoRoute,
+    /// The cluster of the route does not exist.
+    ClusterMissing,
+    /// The cluster has no endpoint that may be used.
+    NoHealthyEndpoint,
+    /// No connection to the endpoint could be made.
+    ConnectFailure,
+    /// TLS with the endpoint failed.
+    TlsFailure,
+    /// TLS is wanted and a secret has not been delivered, or cannot be used.
+    TlsNotReady,
+    /// The endpoint ended the connection or the stream before it answered.
+    UpstreamReset,
+    /// The endpoint's answer is not proper HTTP.
+    UpstreamProtocol,
+    /// The route's timeout passed.
+    Timeout,
+    /// The per-try timeout passed and no try was left.
+    PerTryTimeout,
+    /// No byte moved for longer than allowed.
+    IdleTimeout,
+    /// The client went away, or its request broke off.
+    ClientGone,
+    /// HTTPS is required here.
+    TlsRequired,
+    /// This proxy is going away.
+    Draining,
+}
+
+/// What a [`Failure`] looks like from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Status sent to the client.
+    pub status: StatusCode,
+    /// Reason token: Envoy's `RESPONSE_CODE_DETAILS` where it has one. It never changes.
+    pub token: &'static str,
+    /// Envoy's `RESPONSE_FLAGS`; `-` where there is none.
+    pub flags: &'static str,
+    /// `grpc-status` for gRPC requests.
+    pub grpc_status: u32,
+}
+
+impl Failure {
+    /// The table.
+    pub fn outcome(self) -> Outcome {
+        let (status, token, flags, grpc_status) = match self {
+            Self::BadRequest => (StatusCode::BAD_REQUEST, "http1.codec_error", "DPE", 13),
+            Self::BadPath => (StatusCode::BAD_REQUEST, "path_normalization_failed", "-", 13),
+            Self::UpgradeNotAllowed => (StatusCode::FORBIDDEN, "upgrade_failed", "-", 7),
+            Self::HeadersTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request_headers_too_large", "DPE", 13)
+            }
+            Self::RoutesMissing => (StatusCode::NOT_FOUND, "route_configuration_not_found", "NR", 12),
+            Self::UnknownHost => (StatusCode::NOT_FOUND, "virtual_host_not_found", "NR", 12),
+            Self::NoRoute => (StatusCode::NOT_FOUND, "route_not_found", "NR", 12),
+            Self::ClusterMissing => (StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found", "NC", 14),
+            Self::NoHealthyEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream", "UH", 14),
+            Self::ConnectFailure => {
+                (StatusCode::SERVICE_UNAVAILABLE, "upstream_reset_before_response_started{connection_failure}", "UF", 14)
+            }
+            Self::TlsFailure => {
+                (StatusCode::SERVICE_UNAVAILABLE, "upstream_reset_before_response_started{tls_failure}", "UF", 14)
+            }
+            Self::TlsNotReady => {
+                (StatusCode::SERVICE_UNAVAILABLE, "upstream_reset_before_response_started{tls_not_ready}", "UF", 14)
+            }
+            Self::UpstreamReset => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream_reset_before_response_started{connection_termination}",
+                "UC",
+                14,
+            ),
+            Self::UpstreamProtocol => {
+                (StatusCode::BAD_GATEWAY, "upstream_reset_before_response_started{protocol_error}", "UPE", 14)
+            }
+            Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "response_timeout", "UT", 14),
+            Self::PerTryTimeout => (StatusCode::GATEWAY_TIMEOUT, "upstream_per_try_timeout", "UT", 14),
+            Self::IdleTimeout => (StatusCode::REQUEST_TIMEOUT, "stream_idle_timeout", "SI", 4),
+            Self::ClientGone => (StatusCode::BAD_REQUEST, "downstream_remote_disconnect", "DC", 1),
+            Self::TlsRequired => (StatusCode::MOVED_PERMANENTLY, "direct_response", "-", 14),
+            Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "-", 14),
+        };
+        Outcome { status, token, flags, grpc_status }
+    }
+}

@@ -1,0 +1,8 @@
+//! The data plane: what comes in at a listener is routed, secured, sent on and recorded, as xDS says.
+//!
+//! It knows no user-facing resource and no control plane, only the model and the wire. A module names only modules
+//! listed after it.
+
+pub mod snapshot;
+pub mod record;
+pub mod failure;

@@ -1,0 +1,9 @@
+//! What an exchange leaves behind: access log lines, metrics, a trace context. Facts are collected while a request
+//! passes; everything is written once, when its answer's body ends or is given up.
+//!
+//! [`Recorder`] is compiled with the snapshot, one per connection manager or TCP proxy, and holds every handle that is
+//! needed, so that a finished request costs a few additions. It decides nothing about traffic.
+
+mod exchange;
+
+pub use exchange::{ConnectionRecord, Exchange, RequestRecord, RouteTaken, UpstreamRecord};
