@@ -131,6 +131,8 @@ pub struct TcpProxy {
 pub struct HttpConnectionManager {
     /// Prefix of its statistics.
     pub stat_prefix: String,
+    /// The HTTP version spoken with clients.
+    pub codec: Codec,
     /// Where its routes come from.
     pub routes: RouteSource,
     /// How paths are made canonical.
@@ -147,10 +149,55 @@ pub struct HttpConnectionManager {
     pub idle_timeout: Option<Duration>,
     /// A `Server` header is put into answers; `None` leaves the upstream's.
     pub server_name: Option<String>,
+    /// An `x-request-id` from outside is kept at an edge (`preserve_external_request_id`).
+    pub keep_request_id: bool,
+    /// W3C trace context is made where there is none, and passed on; `None` leaves it alone.
+    pub tracing: Option<Tracing>,
     /// Standard request metrics are counted (`istio.stats`).
     pub stats: bool,
     /// Logs.
     pub access_logs: Vec<AccessLog>,
+}
+
+impl HttpConnectionManager {
+    /// One with Envoy's defaults, which has no logs, no metrics, and leaves the path as it comes.
+    pub fn new(routes: RouteSource) -> Self {
+        Self {
+            stat_prefix: String::new(),
+            codec: Codec::Auto,
+            routes,
+            path: PathNormalization::NONE,
+            edge: false,
+            trusted_hops: 0,
+            upgrades: Vec::new(),
+            stream_idle_timeout: Some(Duration::from_secs(300)),
+            idle_timeout: Some(Duration::from_secs(3600)),
+            server_name: Some("envoy".to_owned()),
+            keep_request_id: false,
+            tracing: None,
+            stats: false,
+            access_logs: Vec::new(),
+        }
+    }
+}
+
+/// The HTTP version spoken with clients (`CodecType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Codec {
+    /// By ALPN, else by the first bytes.
+    #[default]
+    Auto,
+    /// HTTP/1 only.
+    Http1,
+    /// HTTP/2 only.
+    Http2,
+}
+
+/// How requests are traced.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tracing {
+    /// Share of requests without a trace of their own that are sampled, 0 to 100.
+    pub random_sampling_percent: f64,
 }
 
 /// Where routes come from.
