@@ -4,6 +4,9 @@
 //! Translating that set into what proxies run, and serving it to them, is not here yet.
 //! A module names only modules listed after it.
 
+pub mod translate;
+pub mod node;
+pub mod world;
 pub mod references;
 pub mod hosts;
 pub mod store;
