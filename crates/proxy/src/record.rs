@@ -4,6 +4,14 @@
 //! [`Recorder`] is compiled with the snapshot, one per connection manager or TCP proxy, and holds every handle that is
 //! needed, so that a finished request costs a few additions. It decides nothing about traffic.
 
+mod counters;
 mod exchange;
+mod peer;
+mod recorder;
+mod telemetry;
 
+pub use counters::{Counter, Gauge, Label};
 pub use exchange::{ConnectionRecord, Exchange, RequestRecord, RouteTaken, UpstreamRecord};
+pub use peer::NodeLabels;
+pub use recorder::Recorder;
+pub use telemetry::{ClusterCounters, ListenerCounters, OpenConnection, Telemetry};

