@@ -2,8 +2,10 @@
 //!
 //! Here: the asking side of delta ADS in [`client`]; the serving side of one ADS stream, delta in [`server`] and
 //! state-of-the-world in [`sotw`], over the immutable set of [`resources`].
-//! Not yet: a state-of-the-world client, the codec between Envoy's protos and the model, bootstrap files.
+//! Bootstrap files are read in [`bootstrap`].
+//! Not yet: a state-of-the-world client, the codec between Envoy's protos and the model.
 
+pub mod bootstrap;
 pub mod client;
 pub mod sotw;
 pub mod server;
