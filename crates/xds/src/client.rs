@@ -13,9 +13,9 @@ const INVALID_ARGUMENT: i32 = 3;
 /// Reasons quoted in one refusal; the rest are counted, so that a refusal stays small.
 const MAX_REASONS: usize = 10;
 
-/// What a response came to.
+/// What a response came to; `R` is what the protocol answers with.
 #[derive(Debug)]
-pub struct Applied<T> {
+pub struct Applied<T, R = DeltaDiscoveryRequest> {
     /// Decoded resources by name, to be used from now on.
     pub accepted: Vec<(String, T)>,
     /// Names that the server no longer has.
@@ -23,7 +23,7 @@ pub struct Applied<T> {
     /// Names with the reason for which the new version is not used; an accepted older version stays in use.
     pub rejected: Vec<(String, String)>,
     /// The acknowledgement, or the refusal naming every rejected resource: send it.
-    pub answer: DeltaDiscoveryRequest,
+    pub answer: R,
 }
 
 #[derive(Debug, Default)]
@@ -139,7 +139,8 @@ impl Interest {
     }
 }
 
-fn refusal(rejected: &[(String, String)]) -> Option<Status> {
+/// The error detail of a refusal; `None` when nothing is rejected.
+pub(crate) fn refusal(rejected: &[(String, String)]) -> Option<Status> {
     if rejected.is_empty() {
         return None;
     }

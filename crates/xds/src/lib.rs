@@ -1,11 +1,12 @@
 //! Envoy's discovery service (xDS v3) as pure state machines: no I/O, no clock, no runtime.
 //!
-//! Here: the asking side of delta ADS in [`client`]; the serving side of one ADS stream, delta in [`server`] and
-//! state-of-the-world in [`sotw`], over the immutable set of [`resources`].
+//! Here: the asking side of ADS, delta in [`client`] and state-of-the-world in [`sotw_client`]; the serving side of one
+//! ADS stream, delta in [`server`] and state-of-the-world in [`sotw`], over the immutable set of [`resources`].
 //! Bootstrap files are read in [`bootstrap`].
-//! Not yet: a state-of-the-world client, the codec between Envoy's protos and the model.
+//! Not yet: the codec between Envoy's protos and the model.
 
 pub mod bootstrap;
+pub mod sotw_client;
 pub mod client;
 pub mod sotw;
 pub mod server;
