@@ -18,7 +18,8 @@ pub struct VersionedResource {
 pub struct ResourceSet {
     /// The version of the whole set, for `system_version_info`: shown to people, never compared.
     pub version: String,
-    types: BTreeMap<String, BTreeMap<String, VersionedResource>>,
+    /// Shared between clones until one of them is changed.
+    types: BTreeMap<String, Arc<BTreeMap<String, VersionedResource>>>,
 }
 
 impl ResourceSet {
@@ -30,7 +31,13 @@ impl ResourceSet {
     /// Adds or replaces a resource while the set is being built.
     pub fn insert(&mut self, type_url: &str, name: &str, version: &str, body: impl Into<Arc<[u8]>>) {
         let resource = VersionedResource { version: version.to_owned(), body: body.into() };
-        self.types.entry(type_url.to_owned()).or_default().insert(name.to_owned(), resource);
+        self.insert_shared(type_url, name, resource);
+    }
+
+    /// Adds or replaces a resource marshalled before, whose bytes stay shared.
+    pub fn insert_shared(&mut self, type_url: &str, name: &str, resource: VersionedResource) {
+        let of_type = self.types.entry(type_url.to_owned()).or_default();
+        Arc::make_mut(of_type).insert(name.to_owned(), resource);
     }
 
     /// The named resource of a type.
@@ -40,6 +47,10 @@ impl ResourceSet {
 
     /// All resources of a type, in the order of their names.
     pub fn of_type(&self, type_url: &str) -> impl Iterator<Item = (&str, &VersionedResource)> {
-        self.types.get(type_url).into_iter().flatten().map(|(name, resource)| (name.as_str(), resource))
+        self.types
+            .get(type_url)
+            .into_iter()
+            .flat_map(|all| all.iter())
+            .map(|(name, resource)| (name.as_str(), resource))
     }
 }
