@@ -77,15 +77,24 @@ impl Failure {
             Self::NoRoute => (StatusCode::NOT_FOUND, "route_not_found", "NR", 12),
             Self::ClusterMissing => (StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found", "NC", 14),
             Self::NoHealthyEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream", "UH", 14),
-            Self::ConnectFailure => {
-                (StatusCode::SERVICE_UNAVAILABLE, "upstream_reset_before_response_started{connection_failure}", "UF", 14)
-            }
-            Self::TlsFailure => {
-                (StatusCode::SERVICE_UNAVAILABLE, "upstream_reset_before_response_started{tls_failure}", "UF", 14)
-            }
-            Self::TlsNotReady => {
-                (StatusCode::SERVICE_UNAVAILABLE, "upstream_reset_before_response_started{tls_not_ready}", "UF", 14)
-            }
+            Self::ConnectFailure => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream_reset_before_response_started{connection_failure}",
+                "UF",
+                14,
+            ),
+            Self::TlsFailure => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream_reset_before_response_started{tls_failure}",
+                "UF",
+                14,
+            ),
+            Self::TlsNotReady => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream_reset_before_response_started{tls_not_ready}",
+                "UF",
+                14,
+            ),
             Self::UpstreamReset => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "upstream_reset_before_response_started{connection_termination}",
@@ -103,5 +112,31 @@ impl Failure {
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "-", 14),
         };
         Outcome { status, token, flags, grpc_status }
+    }
+
+    /// What it is, for a person who sees the answer.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::BadRequest => "the request is not proper HTTP",
+            Self::BadPath => "the path is refused",
+            Self::UpgradeNotAllowed => "the protocol switch is not allowed",
+            Self::HeadersTooLarge => "the request's headers are too large",
+            Self::RoutesMissing => "no routes have been delivered for this listener",
+            Self::UnknownHost => "no such host here",
+            Self::NoRoute => "no route matches",
+            Self::ClusterMissing => "the destination of the route is not known",
+            Self::NoHealthyEndpoint => "no healthy upstream",
+            Self::ConnectFailure => "no connection to the upstream",
+            Self::TlsFailure => "TLS with the upstream failed",
+            Self::TlsNotReady => "TLS with the upstream is not ready",
+            Self::UpstreamReset => "the upstream closed before it answered",
+            Self::UpstreamProtocol => "the upstream's answer is not proper HTTP",
+            Self::Timeout => "upstream request timeout",
+            Self::PerTryTimeout => "upstream per try timeout",
+            Self::IdleTimeout => "stream timeout",
+            Self::ClientGone => "the request broke off",
+            Self::TlsRequired => "HTTPS is required",
+            Self::Draining => "this proxy is going away",
+        }
     }
 }

@@ -3,6 +3,10 @@
 //! It knows no user-facing resource and no control plane, only the model and the wire. A module names only modules
 //! listed after it.
 
+pub mod request;
+pub mod gate;
+pub mod local;
+pub mod upstream;
 pub mod snapshot;
 pub mod record;
 pub mod failure;

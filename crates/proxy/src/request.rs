@@ -1,0 +1,202 @@
+//! The journey of a request, in order: one snapshot, the head made canonical, the route, the action, the record.
+//!
+//! Every stage takes the part it needs and returns facts; one [`Exchange`](crate::record::Exchange) carries them to the
+//! record when the answer's body ends. What happens to a connection is `connection`'s, to an endpoint `upstream`'s.
+
+mod answer;
+mod edits;
+mod forward;
+mod head;
+mod tries;
+mod tunnel;
+
+pub use answer::{AnswerBody, BodyError};
+
+use crate::failure::Failure;
+use crate::local::Local;
+use crate::record::{ConnectionRecord, Exchange, RequestRecord, RouteTaken};
+use crate::snapshot::{HttpState, NetworkState, Snapshot};
+use answer::{Answer, Refusal};
+use head::Head;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use model::route::Action;
+use model::routing::NoRoute;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What the requests of one connection share.
+pub struct Context {
+    /// The thread's belongings.
+    pub local: Rc<Local>,
+    /// The listener it came in at.
+    pub listener: Box<str>,
+    /// The connection.
+    pub connection: Arc<ConnectionRecord>,
+    /// Whether bytes after the head of an upgrade or CONNECT may pass, where something holds them back.
+    pub gate: Option<Arc<crate::gate::TunnelGate>>,
+    current: RefCell<(Arc<Snapshot>, Arc<HttpState>)>,
+}
+
+impl Context {
+    /// The context of a connection that chose `http`, as compiled in `snapshot`.
+    pub fn new(
+        local: Rc<Local>,
+        listener: &str,
+        connection: Arc<ConnectionRecord>,
+        gate: Option<Arc<crate::gate::TunnelGate>>,
+        snapshot: Arc<Snapshot>,
+        http: Arc<HttpState>,
+    ) -> Rc<Self> {
+        let current = RefCell::new((snapshot, http));
+        Rc::new(Self { local, listener: listener.into(), connection, gate, current })
+    }
+
+    /// The snapshot in force, and what it says of this connection's listener. A listener or chain that is gone goes on
+    /// for the connections it has.
+    fn current(&self) -> (Arc<Snapshot>, Arc<HttpState>) {
+        let snapshot = self.local.snapshot();
+        let mut current = self.current.borrow_mut();
+        if !Arc::ptr_eq(&current.0, &snapshot) {
+            let chain = snapshot.listeners.get(&*self.listener);
+            let chain = chain.and_then(|l| l.chain_named(&self.connection.chain));
+            if let Some(NetworkState::Http(http)) = chain.map(|c| &c.network) {
+                current.1 = http.clone();
+            }
+            current.0 = snapshot;
+        }
+        (current.0.clone(), current.1.clone())
+    }
+}
+
+/// Answers one request. It always has an answer; what breaks off later breaks off the answer's body.
+pub async fn serve(context: &Rc<Context>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let (snapshot, http) = context.current();
+    let (mut parts, body) = request.into_parts();
+    let head = Head::new(&mut parts, &http.manager, &context.connection, || context.local.random());
+    let (head, refused) = match head {
+        Ok(head) => (head, None),
+        Err((head, failure)) => (head, Some(failure)),
+    };
+    let exchange = http.recorder.begin(&context.connection, &record(&head, &parts));
+    let refusal = Refusal::new(&head, &parts.headers);
+    let stage = Stage { context, snapshot: &snapshot, http: &http, head, refusal };
+    match refused {
+        Some(failure) => stage.refuse(exchange, failure, None),
+        None => stage.routed(exchange, parts, body).await,
+    }
+}
+
+fn record<'a>(head: &'a Head, parts: &'a http::request::Parts) -> RequestRecord<'a> {
+    RequestRecord {
+        method: &parts.method,
+        target: &head.target,
+        authority: &head.authority,
+        scheme: head.scheme,
+        version: parts.version,
+        headers: &parts.headers,
+        id: &head.id,
+        client: head.client,
+    }
+}
+
+/// What every stage after the head may look at.
+struct Stage<'s> {
+    context: &'s Rc<Context>,
+    snapshot: &'s Arc<Snapshot>,
+    http: &'s Arc<HttpState>,
+    head: Head,
+    refusal: Refusal,
+}
+
+impl Stage<'_> {
+    async fn routed(
+        &self,
+        mut exchange: Exchange,
+        mut parts: http::request::Parts,
+        body: Incoming,
+    ) -> Response<AnswerBody> {
+        let Some(table) = &self.http.routes else {
+            return self.refuse(exchange, Failure::RoutesMissing, None);
+        };
+        let head = self.head.view(&parts);
+        let found = match table.find(&head, self.context.local.random()) {
+            Ok(found) => found,
+            Err(NoRoute::UnknownHost) => return self.refuse(exchange, Failure::UnknownHost, None),
+            Err(NoRoute::NoMatch) => return self.refuse(exchange, Failure::NoRoute, None),
+        };
+        let taken = RouteTaken { table: table.clone(), host: found.host_index, route: found.route_index };
+        exchange.route = Some(taken.clone());
+        if found.virtual_host.require_tls && self.head.scheme != "https" {
+            let location = model::rewrite::location(&head::to_https(), &found.route.condition, &head);
+            return self.redirect(exchange, &taken, &parts, 301, &location);
+        }
+        match &found.route.action {
+            Action::Redirect(redirect) => {
+                let location = model::rewrite::location(redirect, &found.route.condition, &head);
+                self.redirect(exchange, &taken, &parts, redirect.status, &location)
+            }
+            Action::Respond(direct) => self.respond(exchange, &taken, &parts, direct),
+            Action::Forward(forward) => {
+                exchange.edit_request(&mut parts.headers, self.context.local.random());
+                self.forward(exchange, &taken, forward, parts, body).await
+            }
+        }
+    }
+
+    /// Answers for a failure. `detail` is a sentence for the log.
+    fn refuse(
+        &self,
+        mut exchange: Exchange,
+        failure: Failure,
+        detail: Option<String>,
+    ) -> Response<AnswerBody> {
+        let outcome = failure.outcome();
+        exchange.details = outcome.token;
+        exchange.flags = outcome.flags;
+        exchange.transport_failure = detail.or(exchange.transport_failure.take());
+        let answer = self.refusal.answer(failure);
+        self.local_answer(exchange, answer)
+    }
+
+    fn redirect(
+        &self,
+        mut exchange: Exchange,
+        taken: &RouteTaken,
+        parts: &http::request::Parts,
+        status: u16,
+        location: &str,
+    ) -> Response<AnswerBody> {
+        exchange.details = "direct_response";
+        let mut answer = Answer::new(status);
+        answer.set(http::header::LOCATION, location.as_bytes());
+        self.edit_answer(&exchange, taken, None, parts, answer.headers_mut());
+        self.local_answer(exchange, answer)
+    }
+
+    fn respond(
+        &self,
+        mut exchange: Exchange,
+        taken: &RouteTaken,
+        parts: &http::request::Parts,
+        direct: &model::route::DirectResponse,
+    ) -> Response<AnswerBody> {
+        exchange.details = "direct_response";
+        let mut answer = Answer::new(direct.status).with_body(direct.body.clone().into());
+        if !direct.body.is_empty() {
+            answer.set(http::header::CONTENT_TYPE, b"text/plain");
+        }
+        self.edit_answer(&exchange, taken, None, parts, answer.headers_mut());
+        self.local_answer(exchange, answer)
+    }
+
+    fn local_answer(&self, mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
+        let mut response = answer.into_response(self.http.manager.server_name.as_deref());
+        exchange.edit_response(response.headers_mut());
+        exchange.answered(response.status().as_u16(), response.headers());
+        exchange.bytes_sent = answer::known_length(response.body());
+        exchange.finish();
+        response
+    }
+}

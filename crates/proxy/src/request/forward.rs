@@ -1,0 +1,217 @@
+//! Sending a request on: the cluster, the edits and rewrites, the tries, and the answer on its way back.
+
+use super::Stage;
+use super::answer::AnswerBody;
+use super::edits::Outbound;
+use super::tries::{Exchanged, Message, Tries, UpstreamBody, deadline_of};
+use crate::failure::Failure;
+use crate::record::{Exchange, RouteTaken};
+use crate::snapshot::{ClusterState, EndpointState};
+use crate::upstream::Replay;
+use http::header::{CONNECTION, HeaderName, SERVER, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use model::rewrite::rewritten_path;
+use model::route::{Forward, HostRewrite, RouteMatch, Target, Upgrade, WeightedCluster};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// What is decided about a request before it is tried.
+pub(super) struct Plan<'p> {
+    pub(super) taken: &'p RouteTaken,
+    pub(super) forward: &'p Forward,
+    pub(super) weighted: Option<&'p WeightedCluster>,
+    pub(super) cluster: &'p Arc<ClusterState>,
+}
+
+impl Stage<'_> {
+    pub(super) async fn forward(
+        &self,
+        mut exchange: Exchange,
+        taken: &RouteTaken,
+        forward: &Forward,
+        mut parts: Parts,
+        body: Incoming,
+    ) -> Response<AnswerBody> {
+        let weighted = forward.target.pick_weighted(self.context.local.random());
+        let name = cluster_name(&forward.target, weighted, &parts.headers);
+        let Some(cluster) = self.snapshot.clusters.get(&*name) else {
+            return self.cluster_missing(exchange, forward, &name);
+        };
+        exchange.cluster = Some(cluster.config.clone());
+        let plan = Plan { taken, forward, weighted, cluster };
+        if parts.method == Method::CONNECT {
+            return self.connect(exchange, &plan, &mut parts).await;
+        }
+        let mut out = Outbound::new(&self.head);
+        self.edit_request(&exchange, taken, weighted, &mut parts, &mut out);
+        let host_from_endpoint = self.rewrite(&plan, &mut parts, &mut out);
+        let upgrade = self.granted_upgrade(forward, &mut parts);
+        let replay = Replay::new(body);
+        let tally = replay.tally().clone();
+        let message = Message {
+            parts: &mut parts,
+            out,
+            upgrade: upgrade.as_ref().map(|(protocol, _)| protocol.clone()),
+            host_from_endpoint,
+        };
+        let deadline = forward.timeout.map(|timeout| deadline_of(timeout, tally.clone()));
+        let mut tries = Tries::new(self, &plan, message, replay);
+        let (outcome, deadline) = match deadline {
+            None => (tries.run(&mut exchange).await, None),
+            Some(mut deadline) => {
+                let outcome = tokio::select! {
+                    biased;
+                    outcome = tries.run(&mut exchange) => outcome,
+                    () = deadline.as_mut() => Err((Failure::Timeout, None)),
+                };
+                (outcome, Some(deadline))
+            }
+        };
+        exchange.bytes_received = tally.bytes.get();
+        exchange.request_end = tally.ended.get();
+        match outcome {
+            Err((failure, detail)) => {
+                self.close_gate();
+                self.refuse(exchange, failure, detail)
+            }
+            Ok(answered) => {
+                let parts = tries.into_parts();
+                let Exchanged { response, lease } = answered;
+                exchange.details = "via_upstream";
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    return self.tunnel(exchange, &plan, parts, response, lease, upgrade);
+                }
+                self.close_gate();
+                let (mut head, body) = response.into_parts();
+                self.finish_head(&mut exchange, &plan, parts, &mut head.headers, head.status);
+                let body = UpstreamBody::new(body, lease, exchange, tally, deadline);
+                let mut response = Response::new(AnswerBody::from(body));
+                *response.status_mut() = head.status;
+                *response.headers_mut() = head.headers;
+                response
+            }
+        }
+    }
+
+    fn cluster_missing(&self, exchange: Exchange, forward: &Forward, name: &str) -> Response<AnswerBody> {
+        let detail = Some(format!("cluster `{name}` is not known"));
+        let mut response = self.refuse(exchange, Failure::ClusterMissing, detail);
+        if let Ok(status) = StatusCode::from_u16(forward.cluster_not_found_status) {
+            *response.status_mut() = status;
+        }
+        response
+    }
+
+    /// Rewrites authority and path. Returns whether the authority is the endpoint's, once that is known.
+    fn rewrite(&self, plan: &Plan<'_>, parts: &mut Parts, out: &mut Outbound) -> bool {
+        let mut from_endpoint = false;
+        match &plan.forward.host_rewrite {
+            None => {}
+            Some(HostRewrite::Literal(host)) => out.authority.clone_from(host),
+            Some(HostRewrite::Endpoint) => from_endpoint = true,
+            Some(HostRewrite::Header(name)) => {
+                if let Some(host) = parts.headers.get(name).and_then(|v| v.to_str().ok()) {
+                    out.authority = host.to_owned();
+                }
+            }
+        }
+        if let Some(host) = plan.weighted.and_then(|w| w.host_rewrite.as_ref()) {
+            out.authority.clone_from(host);
+        }
+        let condition = plan.taken.route().map(|r| &r.condition);
+        if let (Some(rewrite), Some(condition)) = (&plan.forward.path_rewrite, condition) {
+            let before = std::mem::take(&mut out.target);
+            out.target = rewritten_target(&before, condition, rewrite);
+            if let Ok(original) = HeaderValue::from_str(&before) {
+                parts.headers.insert(ORIGINAL_PATH, original);
+            }
+        }
+        from_endpoint
+    }
+
+    /// The protocol that the request may switch to, with the client's side of the tunnel. An upgrade that nothing allows is
+    /// left out of the request, which is then answered as any other (RFC 9110, 7.8 lets a server ignore it).
+    fn granted_upgrade(&self, forward: &Forward, parts: &mut Parts) -> Option<(HeaderValue, OnUpgrade)> {
+        let granted = self.head.upgrade.clone().filter(|protocol| {
+            let allows = |upgrades: &[Upgrade]| {
+                let of = |u: &&Upgrade| protocol.as_bytes().eq_ignore_ascii_case(u.protocol.as_bytes());
+                upgrades.iter().find(of).map(|u| u.enabled)
+            };
+            allows(&forward.upgrades).or_else(|| allows(&self.http.manager.upgrades)).unwrap_or(false)
+        });
+        let granted = granted.and_then(|protocol| Some((protocol, parts.extensions.remove::<OnUpgrade>()?)));
+        if granted.is_none() {
+            self.close_gate();
+        }
+        granted
+    }
+
+    /// What follows the head is HTTP.
+    pub(super) fn close_gate(&self) {
+        if let Some(gate) = &self.context.gate {
+            gate.refuse();
+        }
+    }
+
+    /// Makes an endpoint's head ours.
+    pub(super) fn finish_head(
+        &self,
+        exchange: &mut Exchange,
+        plan: &Plan<'_>,
+        parts: &Parts,
+        headers: &mut HeaderMap,
+        status: StatusCode,
+    ) {
+        for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING] {
+            headers.remove(name);
+        }
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            headers.remove(UPGRADE);
+        }
+        exchange.edit_response(headers);
+        self.edit_answer(exchange, plan.taken, plan.weighted, parts, headers);
+        if let Some(Ok(server)) = self.http.manager.server_name.as_deref().map(HeaderValue::from_str) {
+            headers.insert(SERVER, server);
+        }
+        exchange.answered(status.as_u16(), headers);
+    }
+}
+
+fn cluster_name<'n>(
+    target: &'n Target,
+    weighted: Option<&'n WeightedCluster>,
+    headers: &HeaderMap,
+) -> Cow<'n, str> {
+    match (target, weighted) {
+        (_, Some(weighted)) => weighted.cluster.as_str().into(),
+        (Target::Cluster(name), None) => name.as_str().into(),
+        (Target::Header(name), None) => {
+            let named = headers.get(name).and_then(|v| v.to_str().ok());
+            named.unwrap_or_default().to_owned().into()
+        }
+        (Target::Weighted(_), None) => "".into(),
+    }
+}
+
+/// Rewrites the path and keeps the query.
+fn rewritten_target(target: &str, condition: &RouteMatch, rewrite: &model::route::PathRewrite) -> String {
+    let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
+    let mut new = rewritten_path(rewrite, condition, path);
+    if let Some(query) = query {
+        new.push(if new.contains('?') { '&' } else { '?' });
+        new.push_str(query);
+    }
+    new
+}
+
+/// The authority an endpoint goes by, where it has one.
+pub(super) fn endpoint_host(endpoint: &EndpointState) -> Option<&str> {
+    Some(endpoint.endpoint.hostname.as_str()).filter(|h| !h.is_empty())
+}

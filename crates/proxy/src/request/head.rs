@@ -1,0 +1,251 @@
+//! A request's head made canonical: authority, path, scheme and client found once, hop-by-hop headers dropped, forwarding
+//! headers added. RFC 9110 sections 7.2 and 7.6, RFC 9112 section 3.2.
+
+use super::answer::REQUEST_ID;
+use crate::failure::Failure;
+use crate::record::ConnectionRecord;
+use http::header::{CONNECTION, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Version};
+use model::header::RequestHead;
+use model::listener::HttpConnectionManager;
+use model::route::Redirect;
+use std::net::{IpAddr, SocketAddr};
+
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Headers that end at the next hop and may be named by `Connection` (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [&str; 11] = [
+    "close",
+    "keep-alive",
+    "upgrade",
+    "te",
+    "trailer",
+    "trailers",
+    "transfer-encoding",
+    "proxy-connection",
+    "http2-settings",
+    "proxy-authenticate",
+    "proxy-authorization",
+];
+
+/// What is known of a request's head beside its headers.
+pub(super) struct Head {
+    /// Host and optional port.
+    pub(super) authority: Box<str>,
+    /// Canonical path with its query; empty for CONNECT.
+    pub(super) target: Box<str>,
+    path_length: usize,
+    /// `http` or `https`.
+    pub(super) scheme: &'static str,
+    /// Its id.
+    pub(super) id: Box<str>,
+    /// Who asks.
+    pub(super) client: SocketAddr,
+    /// The protocol it wants to switch to.
+    pub(super) upgrade: Option<HeaderValue>,
+}
+
+impl Head {
+    /// Reads the head and cleans its headers. A refused one comes with its reason, fit to be recorded.
+    pub(super) fn new(
+        parts: &mut Parts,
+        manager: &HttpConnectionManager,
+        connection: &ConnectionRecord,
+        random: impl Fn() -> u64,
+    ) -> Result<Self, (Self, Failure)> {
+        let client = client_address(&parts.headers, manager, connection.remote);
+        let is_external = manager.edge && !is_private(connection.remote.ip());
+        let scheme = forwarded_scheme(&mut parts.headers, manager, connection);
+        let mut head = Self {
+            authority: authority(parts),
+            target: parts.uri.path_and_query().map_or("", |p| p.as_str()).into(),
+            path_length: parts.uri.path().len(),
+            scheme,
+            id: request_id(&mut parts.headers, is_external, random),
+            client,
+            upgrade: None,
+        };
+        match head.make_canonical(parts, manager) {
+            Ok(()) => {
+                if manager.edge {
+                    append_forwarded_for(&mut parts.headers, connection.remote.ip());
+                }
+                Ok(head)
+            }
+            Err(failure) => Err((head, failure)),
+        }
+    }
+
+    fn make_canonical(&mut self, parts: &mut Parts, manager: &HttpConnectionManager) -> Result<(), Failure> {
+        self.upgrade = drop_hop_by_hop(&mut parts.headers, parts.version)?;
+        if parts.method == Method::CONNECT {
+            self.target = "".into();
+            self.path_length = 0;
+            return Ok(());
+        }
+        if parts.uri.path() == "*" && parts.method == Method::OPTIONS {
+            self.target = "*".into();
+            self.path_length = 1;
+            return Ok(());
+        }
+        let canonical = manager.path.canonical(parts.uri.path()).map_err(|_| Failure::BadPath)?;
+        self.path_length = canonical.len();
+        if let std::borrow::Cow::Owned(path) = &canonical {
+            self.target = match parts.uri.query() {
+                None => path.as_str().into(),
+                Some(query) => format!("{path}?{query}").into(),
+            };
+        }
+        Ok(())
+    }
+
+    /// The canonical path without the query.
+    pub(super) fn path(&self) -> &str {
+        self.target.get(..self.path_length).unwrap_or_default()
+    }
+
+    /// The query without its `?`.
+    pub(super) fn query(&self) -> Option<&str> {
+        self.target.get(self.path_length..)?.strip_prefix('?')
+    }
+
+    /// The head as matching and formatting see it.
+    pub(super) fn view<'a>(&'a self, parts: &'a Parts) -> RequestHead<'a> {
+        RequestHead {
+            method: &parts.method,
+            scheme: self.scheme,
+            authority: &self.authority,
+            path: self.path(),
+            query: self.query(),
+            headers: &parts.headers,
+        }
+    }
+}
+
+/// A redirect of the same request to HTTPS.
+pub(super) fn to_https() -> Redirect {
+    Redirect { scheme: Some("https".to_owned()), status: 301, ..Redirect::default() }
+}
+
+/// The request target's own authority wins over `Host` (RFC 9112, 3.2.2); `Host` leaves the headers either way.
+fn authority(parts: &mut Parts) -> Box<str> {
+    let host = parts.headers.remove(HOST);
+    match parts.uri.authority() {
+        Some(authority) => authority.as_str().into(),
+        None => host.and_then(|h| h.to_str().map(Into::into).ok()).unwrap_or_default(),
+    }
+}
+
+/// Drops what ends here and returns the protocol of a proper upgrade request. A `Connection` that names an end-to-end
+/// header could strip what a later hop relies on, and is refused.
+fn drop_hop_by_hop(headers: &mut HeaderMap, version: Version) -> Result<Option<HeaderValue>, Failure> {
+    let mut wants_upgrade = false;
+    for value in headers.get_all(CONNECTION) {
+        let tokens = value.to_str().map_err(|_| Failure::BadRequest)?;
+        for token in tokens.split(',').map(str::trim).filter(|t| !t.is_empty()) {
+            if !HOP_BY_HOP.iter().any(|known| known.eq_ignore_ascii_case(token)) {
+                return Err(Failure::BadRequest);
+            }
+            wants_upgrade |= token.eq_ignore_ascii_case("upgrade");
+        }
+    }
+    let upgrade = headers.remove(UPGRADE).filter(|_| wants_upgrade && version == Version::HTTP_11);
+    headers.remove(CONNECTION);
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(HTTP2_SETTINGS);
+    // It was answered here.
+    headers.remove(EXPECT);
+    // gRPC asks for trailers; nothing else that TE can say passes a hop.
+    let wants_trailers = headers.get_all(TE).iter().any(|v| v.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    if headers.remove(TE).is_some() && wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    Ok(upgrade)
+}
+
+/// The client, as trusted hops tell: an edge counts back from its own peer, others believe the last entry.
+fn client_address(headers: &HeaderMap, manager: &HttpConnectionManager, remote: SocketAddr) -> SocketAddr {
+    if manager.edge && manager.trusted_hops == 0 {
+        return remote;
+    }
+    let nth = manager.trusted_hops.saturating_sub(u32::from(manager.edge)) as usize;
+    let all = headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok());
+    let entries: Vec<&str> = all.flat_map(|v| v.split(',')).map(str::trim).collect();
+    let entry = entries.iter().rev().nth(nth).and_then(|e| e.parse::<IpAddr>().ok());
+    entry.map_or(remote, |ip| SocketAddr::new(ip, 0))
+}
+
+/// The scheme that the client used, from trusted hops where there are any; written into `x-forwarded-proto`.
+fn forwarded_scheme(
+    headers: &mut HeaderMap,
+    manager: &HttpConnectionManager,
+    connection: &ConnectionRecord,
+) -> &'static str {
+    let own = if connection.tls_version.is_some() { "https" } else { "http" };
+    let believes = !manager.edge || manager.trusted_hops > 0;
+    let told = headers.get(FORWARDED_PROTO).filter(|_| believes).and_then(|v| match v.as_bytes() {
+        b"https" => Some("https"),
+        b"http" => Some("http"),
+        _ => None,
+    });
+    let scheme = told.unwrap_or(own);
+    if told.is_none() {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    }
+    scheme
+}
+
+fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
+    let mut all = String::new();
+    for value in headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()) {
+        all.push_str(value);
+        all.push(',');
+    }
+    all.push_str(&peer.to_string());
+    if let Ok(value) = HeaderValue::from_str(&all) {
+        headers.insert(FORWARDED_FOR, value);
+    }
+}
+
+/// The id that came with the request, unless it came from outside; a new one (UUID version 4) otherwise.
+fn request_id(headers: &mut HeaderMap, is_external: bool, random: impl Fn() -> u64) -> Box<str> {
+    let given = headers.get(REQUEST_ID).filter(|_| !is_external).and_then(|v| v.to_str().ok());
+    if let Some(given) = given.filter(|g| !g.is_empty() && g.len() <= 128) {
+        return given.into();
+    }
+    let id = uuid(random(), random());
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, value);
+    }
+    id
+}
+
+fn uuid(high: u64, low: u64) -> Box<str> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let high = (high & !0xf000) | 0x4000;
+    let low = (low & !(0b11 << 62)) | (0b10 << 62);
+    let mut text = String::with_capacity(36);
+    for nibble in 0..32u32 {
+        let word = if nibble < 16 { high } else { low };
+        let digit = (word >> (60 - 4 * (nibble % 16))) & 0xf;
+        if matches!(nibble, 8 | 12 | 16 | 20) {
+            text.push('-');
+        }
+        text.push(DIGITS.get(digit as usize).copied().unwrap_or(b'0') as char);
+    }
+    text.into()
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
+    }
+}

@@ -1,0 +1,428 @@
+//! Trying endpoints until one answers: which, how often, how long; and the body of the answer that came.
+
+use super::Stage;
+use super::answer::{AnswerBody, BodyError};
+use super::edits::Outbound;
+use super::forward::{Plan, endpoint_host};
+use crate::failure::Failure;
+use crate::record::{Exchange, UpstreamRecord};
+use crate::snapshot::EndpointState;
+use crate::upstream::{BodyTally, Lease, Outgoing, Replay, Sent};
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, HeaderName, UPGRADE};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, Uri, Version};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use model::retry::{RetryPolicy, TryOutcome};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+/// A kept connection that closed just before it was used costs a new one, not a try; so often in a row.
+const STALE_LIMIT: u32 = 3;
+
+/// A failure, and a sentence about it for the log.
+pub(super) type Failed = (Failure, Option<String>);
+
+/// What is sent, apart from its body.
+pub(super) struct Message<'m> {
+    pub(super) parts: &'m mut Parts,
+    pub(super) out: Outbound,
+    /// The protocol to switch to.
+    pub(super) upgrade: Option<HeaderValue>,
+    /// The endpoint's own host name is the authority.
+    pub(super) host_from_endpoint: bool,
+}
+
+/// An endpoint's answer, with the connection it comes over.
+pub(super) struct Exchanged {
+    pub(super) response: Response<Incoming>,
+    pub(super) lease: Lease,
+}
+
+/// The tries of one request.
+pub(super) struct Tries<'t> {
+    stage: &'t Stage<'t>,
+    plan: &'t Plan<'t>,
+    policy: Option<&'t RetryPolicy>,
+    message: Message<'t>,
+    replay: Replay,
+    tried: Vec<u64>,
+}
+
+/// How one try ended, when not with an answer that is taken.
+struct TryFailed {
+    failure: Failure,
+    detail: Option<String>,
+    retry: bool,
+}
+
+impl<'t> Tries<'t> {
+    pub(super) fn new(
+        stage: &'t Stage<'t>,
+        plan: &'t Plan<'t>,
+        message: Message<'t>,
+        replay: Replay,
+    ) -> Self {
+        let policy = plan.forward.retry.as_ref();
+        let policy = policy.or_else(|| plan.taken.virtual_host().and_then(|v| v.retry.as_ref()));
+        let policy = policy.filter(|p| p.retries > 0);
+        if policy.is_none() {
+            replay.stop_keeping();
+        }
+        Self { stage, plan, policy, message, replay, tried: Vec::new() }
+    }
+
+    pub(super) fn into_parts(self) -> &'t Parts {
+        self.message.parts
+    }
+
+    /// Tries until an answer is taken or nothing is left to try.
+    pub(super) async fn run(&mut self, exchange: &mut Exchange) -> Result<Exchanged, Failed> {
+        let mut left = self.policy.map_or(0, |p| p.retries);
+        loop {
+            exchange.attempts += 1;
+            let outcome = self.once(exchange, left > 0).await;
+            let failed = match outcome {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            let Some(policy) = self.policy.filter(|_| failed.retry && self.replay.can_repeat()) else {
+                return Err((failed.failure, failed.detail));
+            };
+            if left == 0 {
+                return Err((failed.failure, failed.detail));
+            }
+            left -= 1;
+            exchange.transport_failure = failed.detail;
+            let pause = policy.back_off(policy.retries - left, self.stage.context.local.random());
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn once(&mut self, exchange: &mut Exchange, may_retry: bool) -> Result<Exchanged, TryFailed> {
+        let limit = self.policy.and_then(|p| p.per_try_timeout);
+        let Some(limit) = limit else { return self.attempt(exchange, may_retry).await };
+        match tokio::time::timeout(limit, self.attempt(exchange, may_retry)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(TryFailed {
+                failure: Failure::PerTryTimeout,
+                detail: Some(format!("no answer within {} ms", limit.as_millis())),
+                retry: self.wants(TryOutcome::PerTryTimeout),
+            }),
+        }
+    }
+
+    fn wants(&self, outcome: TryOutcome<'_>) -> bool {
+        self.policy.is_some_and(|p| p.wants(outcome, &self.message.parts.method))
+    }
+
+    async fn attempt(&mut self, exchange: &mut Exchange, may_retry: bool) -> Result<Exchanged, TryFailed> {
+        let mut stale = 0;
+        loop {
+            let endpoint = self.pick()?;
+            exchange.upstream = Some(UpstreamRecord {
+                address: endpoint.address,
+                endpoint: endpoint.endpoint.clone(),
+                local: None,
+                peer_uri: None,
+            });
+            let mut lease = self.lease(&endpoint).await?;
+            if let Some(upstream) = &mut exchange.upstream {
+                upstream.local = lease.local();
+                upstream.peer_uri = lease.peer_uri();
+            }
+            let request = self.request(&endpoint, lease.is_http2(), exchange.attempts)?;
+            match lease.send(request).await {
+                Sent::NotSent(_) if lease.reused && stale < STALE_LIMIT => stale += 1,
+                Sent::NotSent(_) => {
+                    let detail = Some(format!(
+                        "{}: the connection closed before it took the request",
+                        endpoint.address
+                    ));
+                    let retry = self.wants(TryOutcome::Reset { request_sent: false });
+                    return Err(TryFailed { failure: Failure::UpstreamReset, detail, retry });
+                }
+                Sent::Failed(error) => return Err(self.broken(&endpoint, &error)),
+                Sent::Answer(response) => {
+                    exchange.response_start = Some(Instant::now());
+                    return self.judge(response, lease, may_retry);
+                }
+            }
+        }
+    }
+
+    /// The answer, unless it is one that is worth another try.
+    fn judge(
+        &self,
+        response: Response<Incoming>,
+        lease: Lease,
+        may_retry: bool,
+    ) -> Result<Exchanged, TryFailed> {
+        let headers = response.headers();
+        let grpc_status = headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse().ok());
+        let status = response.status().as_u16();
+        let outcome = TryOutcome::Answer { status, grpc_status, headers };
+        if may_retry && self.replay.can_repeat() && self.wants(outcome) {
+            let detail = Some(format!("the endpoint answered {status}"));
+            return Err(TryFailed { failure: Failure::UpstreamReset, detail, retry: true });
+        }
+        self.replay.stop_keeping();
+        Ok(Exchanged { response, lease })
+    }
+
+    fn pick(&mut self) -> Result<Arc<EndpointState>, TryFailed> {
+        let random = self.stage.context.local.random();
+        let (avoid, picks) = match self.policy.filter(|p| p.avoid_previous_hosts) {
+            Some(policy) => (self.tried.as_slice(), policy.host_picks),
+            None => (&[][..], 1),
+        };
+        match self.plan.cluster.pick_avoiding(random, avoid, picks) {
+            Some(endpoint) => {
+                self.tried.push(endpoint.id);
+                Ok(endpoint.clone())
+            }
+            None => {
+                let cluster = self.plan.cluster;
+                let detail = match cluster.endpoints.len() {
+                    0 => format!("cluster `{}` has no endpoints", cluster.config.name),
+                    n => format!("none of the {n} endpoints of cluster `{}` is healthy", cluster.config.name),
+                };
+                Err(TryFailed { failure: Failure::NoHealthyEndpoint, detail: Some(detail), retry: false })
+            }
+        }
+    }
+
+    async fn lease(&self, endpoint: &Arc<EndpointState>) -> Result<Lease, TryFailed> {
+        // A switch of protocols is HTTP/1.1's.
+        let client = match self.message.upgrade {
+            Some(_) => Version::HTTP_11,
+            None => self.message.parts.version,
+        };
+        let pools = self.stage.context.local.pools();
+        match pools.lease(self.plan.cluster, endpoint, client).await {
+            Ok(lease) if lease.is_http2() && self.message.upgrade.is_some() => {
+                let detail = Some("an upgrade cannot be passed on to an HTTP/2 endpoint".to_owned());
+                Err(TryFailed { failure: Failure::UpgradeNotAllowed, detail, retry: false })
+            }
+            Ok(lease) => Ok(lease),
+            Err(error) => Err(TryFailed {
+                failure: error.failure(),
+                detail: Some(error.to_string()),
+                retry: self.wants(TryOutcome::ConnectFailure),
+            }),
+        }
+    }
+
+    fn request(
+        &self,
+        endpoint: &EndpointState,
+        is_http2: bool,
+        attempt: u32,
+    ) -> Result<Request<Outgoing>, TryFailed> {
+        let message = &self.message;
+        let own_name = endpoint_host(endpoint).filter(|_| message.host_from_endpoint);
+        let authority = own_name.unwrap_or(&message.out.authority);
+        let unusable = |what: &str| TryFailed {
+            failure: Failure::BadRequest,
+            detail: Some(format!("{what} cannot be sent on")),
+            retry: false,
+        };
+        let target = PathAndQuery::try_from(message.out.target.as_str()).map_err(|_| unusable("the path"))?;
+        let mut headers = message.parts.headers.clone();
+        let uri = if is_http2 {
+            let mut uri = http::uri::Parts::default();
+            uri.scheme = Some(if message.scheme_is_https(self.stage) { Scheme::HTTPS } else { Scheme::HTTP });
+            uri.authority = Some(Authority::try_from(authority).map_err(|_| unusable("the authority"))?);
+            uri.path_and_query = Some(target);
+            Uri::from_parts(uri).map_err(|_| unusable("the target"))?
+        } else {
+            let host = HeaderValue::from_str(authority).map_err(|_| unusable("the authority"))?;
+            headers.insert(HOST, host);
+            Uri::from(target)
+        };
+        if let Some(protocol) = &message.upgrade {
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(UPGRADE, protocol.clone());
+        }
+        if self.plan.taken.virtual_host().is_some_and(|v| v.attempt_count_in_request) {
+            headers.insert(ATTEMPT_COUNT, HeaderValue::from(attempt));
+        }
+        let mut request = Request::new(self.replay.outgoing());
+        *request.method_mut() = message.parts.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        *request.version_mut() = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        Ok(request)
+    }
+
+    /// A try that ended without an answer.
+    fn broken(&self, endpoint: &EndpointState, error: &hyper::Error) -> TryFailed {
+        let detail = Some(format!("{}: {}", endpoint.address, chain(error)));
+        if self.replay.has_failed() {
+            return TryFailed { failure: Failure::ClientGone, detail, retry: false };
+        }
+        let refused = reset_reason(error) == Some(h2::Reason::REFUSED_STREAM);
+        let outcome = match refused {
+            true => TryOutcome::RefusedStream,
+            false => TryOutcome::Reset { request_sent: true },
+        };
+        let failure = if error.is_parse() { Failure::UpstreamProtocol } else { Failure::UpstreamReset };
+        TryFailed { failure, detail, retry: self.wants(outcome) }
+    }
+}
+
+impl Message<'_> {
+    fn scheme_is_https(&self, stage: &Stage<'_>) -> bool {
+        stage.head.scheme == "https"
+    }
+}
+
+/// An error with what caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
+
+fn reset_reason(error: &hyper::Error) -> Option<h2::Reason> {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = source {
+        if let Some(h2) = inner.downcast_ref::<h2::Error>() {
+            return h2.reason();
+        }
+        source = inner.source();
+    }
+    None
+}
+
+/// Ends `timeout` after the request's last byte came in.
+pub(super) type Deadline = Pin<Box<dyn Future<Output = ()>>>;
+
+pub(super) fn deadline_of(timeout: Duration, tally: Rc<BodyTally>) -> Deadline {
+    Box::pin(async move {
+        loop {
+            let from = tally.ended.get().unwrap_or_else(Instant::now);
+            tokio::time::sleep_until((from + timeout).into()).await;
+            if tally.ended.get().is_some_and(|ended| ended.elapsed() >= timeout) {
+                return;
+            }
+        }
+    })
+}
+
+/// The body of an endpoint's answer on its way to the client, with what is finished when it ends.
+pub struct UpstreamBody {
+    inner: Incoming,
+    lease: Option<Lease>,
+    exchange: Option<Exchange>,
+    tally: Rc<BodyTally>,
+    deadline: Option<Deadline>,
+}
+
+impl UpstreamBody {
+    pub(super) fn new(
+        inner: Incoming,
+        lease: Lease,
+        exchange: Exchange,
+        tally: Rc<BodyTally>,
+        deadline: Option<Deadline>,
+    ) -> Self {
+        let mut body = Self { inner, lease: Some(lease), exchange: Some(exchange), tally, deadline };
+        if body.inner.is_end_stream() {
+            body.complete();
+        }
+        body
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            self.give_up(Failure::Timeout);
+            return Poll::Ready(Some(Err(BodyError::Timeout)));
+        }
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(exchange) = &mut self.exchange {
+                    match (frame.data_ref(), frame.trailers_ref()) {
+                        (Some(data), _) => exchange.bytes_sent += data.len() as u64,
+                        (_, Some(trailers)) => exchange.trailers(trailers),
+                        _ => {}
+                    }
+                }
+                if self.inner.is_end_stream() {
+                    self.complete();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                self.complete();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.give_up(Failure::UpstreamReset);
+                Poll::Ready(Some(Err(BodyError::Upstream(error))))
+            }
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+
+    fn complete(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release();
+        }
+        self.record(None);
+    }
+
+    fn give_up(&mut self, failure: Failure) {
+        self.lease = None;
+        self.record(Some(failure));
+    }
+
+    fn record(&mut self, failure: Option<Failure>) {
+        let Some(mut exchange) = self.exchange.take() else { return };
+        exchange.bytes_received = self.tally.bytes.get();
+        exchange.request_end = self.tally.ended.get();
+        if let Some(failure) = failure {
+            exchange.flags = failure.outcome().flags;
+            exchange.details = failure.outcome().token;
+        }
+        exchange.finish();
+    }
+}
+
+impl Drop for UpstreamBody {
+    fn drop(&mut self) {
+        if self.exchange.is_some() {
+            self.give_up(Failure::ClientGone);
+        }
+    }
+}
+
+impl From<UpstreamBody> for AnswerBody {
+    fn from(body: UpstreamBody) -> Self {
+        match body.is_done() {
+            true => Self::Empty,
+            false => Self::Upstream(Box::new(body)),
+        }
+    }
+}

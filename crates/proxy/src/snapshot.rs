@@ -1,0 +1,125 @@
+//! The configuration as it runs: one immutable [`Snapshot`] compiled from the accepted resources, swapped whole, shared
+//! by every thread. A request takes one snapshot, once.
+//!
+//! What did not change is carried over from the snapshot before: the same endpoint keeps its identity (and with it its
+//! connections and its count of active requests), the same listener its compiled TLS. Which resources are accepted, and
+//! when, is `discovery`'s.
+
+mod cluster;
+mod listener;
+
+pub use cluster::{ClusterState, EndpointState, TransportState};
+pub use listener::{ChainState, HttpState, ListenerState, NetworkState, TcpState};
+
+use crate::record::Telemetry;
+use arc_swap::ArcSwap;
+use model::cluster::Cluster;
+use model::endpoint::Assignment;
+use model::listener::Listener;
+use model::routing::RouteTable;
+use model::tls::Secret;
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// All accepted resources, as they were decoded.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// `system_version_info` of the newest response, for people.
+    pub revision: String,
+    /// Listeners by name.
+    pub listeners: BTreeMap<String, Arc<Listener>>,
+    /// Route tables by the name RDS asks for.
+    pub routes: BTreeMap<String, Arc<RouteTable>>,
+    /// Clusters by name.
+    pub clusters: BTreeMap<String, Arc<Cluster>>,
+    /// Endpoints by cluster name: what EDS answered, and what DNS said.
+    pub assignments: BTreeMap<String, Arc<Assignment>>,
+    /// Secrets by SDS name.
+    pub secrets: BTreeMap<String, Arc<Secret>>,
+    /// Differs whenever a secret does.
+    pub secrets_revision: u64,
+}
+
+impl Config {
+    fn secret(&self, name: &str) -> Option<&Secret> {
+        self.secrets.get(name).map(Arc::as_ref)
+    }
+}
+
+/// A compiled configuration.
+pub struct Snapshot {
+    /// What it was compiled from.
+    pub config: Config,
+    /// Listeners by name.
+    pub listeners: BTreeMap<String, Arc<ListenerState>>,
+    /// Clusters by name.
+    pub clusters: FxHashMap<Box<str>, Arc<ClusterState>>,
+}
+
+impl Snapshot {
+    fn empty() -> Self {
+        Self { config: Config::default(), listeners: BTreeMap::new(), clusters: FxHashMap::default() }
+    }
+
+    /// Compiles `config`; what equals a part of `previous` is shared with it.
+    pub fn compile(config: &Config, previous: &Snapshot, telemetry: &Arc<Telemetry>) -> Self {
+        let clusters = config.clusters.iter().map(|(name, cluster)| {
+            let state = ClusterState::compile(config, cluster, previous);
+            (name.as_str().into(), state)
+        });
+        let listeners = config.listeners.iter().map(|(name, listener)| {
+            (name.clone(), ListenerState::compile(config, listener, previous, telemetry))
+        });
+        Self { config: config.clone(), listeners: listeners.collect(), clusters: clusters.collect() }
+    }
+
+    /// Whether `other` was compiled from the same secrets.
+    fn has_secrets_of(&self, config: &Config) -> bool {
+        self.config.secrets_revision == config.secrets_revision
+    }
+}
+
+/// The snapshot in force, and word of its changes.
+pub struct Live {
+    current: ArcSwap<Snapshot>,
+    changes: watch::Sender<u64>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Live {
+    /// Nothing is configured yet.
+    pub fn new(telemetry: Arc<Telemetry>) -> Arc<Self> {
+        let (changes, _) = watch::channel(0);
+        Arc::new(Self { current: ArcSwap::from_pointee(Snapshot::empty()), changes, telemetry })
+    }
+
+    /// Compiles `config` and puts it in force. One caller at a time.
+    pub fn publish(&self, config: &Config) -> Arc<Snapshot> {
+        let snapshot = Arc::new(Snapshot::compile(config, &self.current.load(), &self.telemetry));
+        self.current.store(snapshot.clone());
+        self.changes.send_modify(|n| *n += 1);
+        snapshot
+    }
+
+    /// The snapshot in force.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// The cell itself, for readers that keep a cache of it (`arc_swap::Cache`).
+    pub fn cell(&self) -> &ArcSwap<Snapshot> {
+        &self.current
+    }
+
+    /// Wakes at each change.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Where metrics are kept.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+}

@@ -1,0 +1,13 @@
+//! Towards endpoints: connections made, kept and used again, one set of pools per thread.
+//!
+//! HTTP/1.1 connections are handed out one request at a time, the newest first; HTTP/2 connections are shared by many.
+//! A connection belongs to one endpoint under one transport: its id. Which endpoint, and whether to try another, is
+//! `request`'s decision.
+
+mod body;
+mod connect;
+mod pool;
+
+pub use body::{BodyTally, Outgoing, Replay};
+pub use connect::{ConnectError, Connected, Stream, connect};
+pub use pool::{Lease, Pools, Sent};

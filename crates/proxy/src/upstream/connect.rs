@@ -1,0 +1,169 @@
+//! Making one connection to one endpoint: TCP, then TLS where the transport says so.
+
+use crate::failure::Failure;
+use crate::snapshot::{EndpointState, TransportState};
+use identity::certificate;
+use identity::handshake::{self, HandshakeError};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+/// A connection that is ready for bytes.
+pub struct Connected {
+    /// The bytes.
+    pub stream: Stream,
+    /// Our own address.
+    pub local: Option<SocketAddr>,
+    /// The protocol that ALPN chose.
+    pub alpn: Option<Box<[u8]>>,
+    /// URI name in the endpoint's verified certificate.
+    pub peer_uri: Option<Arc<str>>,
+}
+
+/// A connection's bytes, in TLS or not.
+pub enum Stream {
+    /// As they are.
+    Plain(TcpStream),
+    /// In TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// It took longer than the cluster's connect timeout.
+    Timeout(SocketAddr, Duration),
+    /// The endpoint, or the way to it, refused.
+    Tcp(SocketAddr, io::Error),
+    /// TLS failed.
+    Tls(SocketAddr, HandshakeError),
+    /// TLS is wanted and cannot be had: why.
+    NotReady(Arc<str>),
+    /// It was made, and its protocol could not be begun.
+    Protocol(SocketAddr, hyper::Error),
+}
+
+impl ConnectError {
+    /// What it means for the request.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Timeout(..) | Self::Tcp(..) | Self::Protocol(..) => Failure::ConnectFailure,
+            Self::Tls(..) => Failure::TlsFailure,
+            Self::NotReady(_) => Failure::TlsNotReady,
+        }
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout(to, after) => write!(f, "{to}: no connection within {} ms", after.as_millis()),
+            Self::Tcp(to, error) => write!(f, "{to}: {error}"),
+            Self::Tls(to, error) => write!(f, "{to}: TLS handshake failed: {error}"),
+            Self::NotReady(why) => write!(f, "TLS is not ready: {why}"),
+            Self::Protocol(to, error) => write!(f, "{to}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Tcp(_, error) => Some(error),
+            Self::Tls(_, error) => Some(error),
+            Self::Protocol(_, error) => Some(error),
+            Self::Timeout(..) | Self::NotReady(_) => None,
+        }
+    }
+}
+
+/// Connects to `endpoint`; TCP and TLS together take at most `limit`.
+pub async fn connect(endpoint: &EndpointState, limit: Duration) -> Result<Connected, ConnectError> {
+    let address = endpoint.address;
+    match tokio::time::timeout(limit, establish(endpoint)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ConnectError::Timeout(address, limit)),
+    }
+}
+
+async fn establish(endpoint: &EndpointState) -> Result<Connected, ConnectError> {
+    let address = endpoint.address;
+    let tls = match &endpoint.transport {
+        TransportState::Plain => None,
+        TransportState::Tls { config, server_name } => {
+            let config = config.clone().map_err(ConnectError::NotReady)?;
+            Some((config, server_name.clone()))
+        }
+    };
+    let tcp = TcpStream::connect(address).await.map_err(|e| ConnectError::Tcp(address, e))?;
+    // A request's head must not wait for an acknowledgement of the one before.
+    tcp.set_nodelay(true).map_err(|e| ConnectError::Tcp(address, e))?;
+    let local = tcp.local_addr().ok();
+    let Some((config, server_name)) = tls else {
+        return Ok(Connected { stream: Stream::Plain(tcp), local, alpn: None, peer_uri: None });
+    };
+    let tls =
+        handshake::connect(tcp, config, server_name).await.map_err(|e| ConnectError::Tls(address, e))?;
+    let (_, session) = tls.get_ref();
+    let alpn = session.alpn_protocol().map(Into::into);
+    let identity = session.peer_certificates().and_then(certificate::peer_identity);
+    let peer_uri = identity.and_then(|facts| facts.uri_sans.into_iter().next()).map(Into::into);
+    Ok(Connected { stream: Stream::Tls(Box::new(tls)), local, alpn, peer_uri })
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}
