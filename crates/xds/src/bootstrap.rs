@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::config::{cluster::v3 as cluster, core::v3 as core, l
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 use model::metadata::Value;
 
-mod descriptors;
+pub(crate) mod descriptors;
 mod extract;
 mod message;
 mod yaml;

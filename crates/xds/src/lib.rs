@@ -2,9 +2,10 @@
 //!
 //! Here: the asking side of ADS, delta in [`client`] and state-of-the-world in [`sotw_client`]; the serving side of one
 //! ADS stream, delta in [`server`] and state-of-the-world in [`sotw`], over the immutable set of [`resources`].
-//! Bootstrap files are read in [`bootstrap`].
+//! Bootstrap files are read in [`bootstrap`]; resources are shown as JSON by [`json`].
 //! Not yet: the codec between Envoy's protos and the model.
 
+pub mod json;
 pub mod bootstrap;
 pub mod sotw_client;
 pub mod client;

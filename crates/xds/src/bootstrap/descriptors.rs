@@ -16,12 +16,12 @@ include!(concat!(env!("OUT_DIR"), "/descriptors.rs"));
 static BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Whether a message of this full name is described.
-pub(super) fn is_known(message: &str) -> bool {
+pub(crate) fn is_known(message: &str) -> bool {
     place(message).is_some()
 }
 
 /// A pool with these messages and all they refer to; unknown ones are passed over.
-pub(super) fn pool<'a>(messages: impl Iterator<Item = &'a str>) -> Result<DescriptorPool, DescriptorError> {
+pub(crate) fn pool<'a>(messages: impl Iterator<Item = &'a str>) -> Result<DescriptorPool, DescriptorError> {
     let mut wanted = [false; FILES.len()];
     let mut open: Vec<usize> = messages.filter_map(place).collect();
     while let Some(at) = open.pop() {
