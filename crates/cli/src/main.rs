@@ -2,7 +2,9 @@
 //! Nothing is decided here.
 
 mod check;
+mod parent;
 mod sample;
+mod up;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -22,11 +24,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 enum Command {
     Check(check::Check),
     Sample(sample::Sample),
+    Up(up::Up),
+    #[command(hide = true)]
+    ExecWithParent(parent::ExecWithParent),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Check(check) => check.run(),
         Command::Sample(sample) => sample.run(),
+        Command::Up(up) => up.run(),
+        Command::ExecWithParent(exec) => exec.run(),
     }
 }

@@ -1,0 +1,163 @@
+//! `ieum up`: a local mesh from a folder, without root, Kubernetes or containers. This reads flags and makes ready what a
+//! mesh needs; `mesh` runs it.
+
+use clap::Args;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use tokio_util::sync::CancellationToken;
+
+mod mesh;
+mod summary;
+mod workload;
+mod replica;
+mod gateway;
+mod ports;
+mod context;
+mod bootstrap;
+mod pod;
+mod state;
+mod process;
+mod output;
+mod probe;
+mod addresses;
+mod folder;
+mod plan;
+mod expand;
+
+/// Run a mesh on this machine from a folder of Kubernetes and Istio YAML.
+///
+/// Every replica of a Deployment becomes a process with a sidecar of its own, as the folder's LocalMesh says: which
+/// command stands in for which image, which gateways there are. Changes of the files apply as they are saved. Ctrl-C
+/// stops everything. Exit code: 0 stopped, 1 cannot run, 2 usage.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  ieum up examples/bookinfo\n  \
+        ieum up examples/bookinfo --json | jq -r .gateways.ingress\n  \
+        ieum up a --port-base 16000      a second mesh beside one at 15000\n  \
+        ieum up a --proxy-program 'reviews-*=envoy -c $(BOOTSTRAP) --disable-hot-restart'\n\n\
+        A command sees PORT and HOST (where to listen), PORT_<number or name> for each port, POD_NAME, POD_IP,\n\
+        POD_NAMESPACE, http_proxy (the way into the mesh) and the container's own variables.")]
+pub(crate) struct Up {
+    /// Folder of YAML files.
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Print one JSON line when all is ready instead of the summary for people.
+    #[arg(long)]
+    json: bool,
+    /// Moves all ports: xDS is at N+10 and N+12, the status page at N+14, gateways as far from where they are written.
+    /// 0 takes any that are free.
+    #[arg(long, value_name = "N", default_value_t = ports::DEFAULT_BASE)]
+    port_base: u16,
+    /// Local port for a listener port of a gateway (of all gateways without NAME); may be given several times.
+    #[arg(long, value_name = "[NAME:]PORT=LOCAL")]
+    gateway_port: Vec<ports::GatewayPort>,
+    /// Folder for what the mesh keeps [default: $XDG_STATE_HOME/ieum/..., or .ieum/... here].
+    #[arg(long, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
+    /// Another program as proxy of workloads or gateways, `*` for any text in their name; may be given several times.
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = proxy_program)]
+    proxy_program: Vec<(String, Vec<String>)>,
+}
+
+fn proxy_program(text: &str) -> Result<(String, Vec<String>), String> {
+    let (name, command) = text.split_once('=').ok_or("expected NAME=COMMAND")?;
+    let command: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+    match command.is_empty() || name.is_empty() {
+        true => Err("expected NAME=COMMAND".to_owned()),
+        false => Ok((name.to_owned(), command)),
+    }
+}
+
+impl Up {
+    pub(crate) fn run(self) -> ExitCode {
+        // One thread: what is started dies with the thread that started it, so that thread must be the process's own.
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                eprintln!("error: cannot start the runtime: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let (printer, printing) = output::Printer::start();
+        let outcome = runtime.block_on(self.serve(printer));
+        // What relays output ends with its process; nothing else is left.
+        runtime.shutdown_background();
+        printing.finish();
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    async fn serve(self, printer: output::Printer) -> Result<(), String> {
+        // Before anything is started, so that no signal goes by unnoticed.
+        let stops = mesh::Stops::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
+        let folder = folder::Folder::open(&self.folder)?;
+        let (plan, _) = plan::plan(&folder.objects(), &self.proxy_program);
+        if plan.workloads.is_empty() && plan.gateways.is_empty() {
+            return Err(format!(
+                "nothing to run in {}: it takes a Deployment, and a LocalMesh that says what process stands in for its \
+                 images; `ieum check {}` tells what is there",
+                self.folder.display(),
+                self.folder.display()
+            ));
+        }
+        let context = Arc::new(self.prepare(&plan, printer)?);
+        let options = mesh::Options {
+            port_base: self.port_base,
+            gateway_ports: self.gateway_port,
+            proxies: self.proxy_program,
+            json: self.json,
+        };
+        mesh::run(context, options, folder, stops).await
+    }
+
+    /// Everything that can fail before the first process runs, does so here.
+    fn prepare(&self, plan: &plan::Plan, printer: output::Printer) -> Result<context::Context, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let home = self.folder.canonicalize().map_err(|e| format!("{}: {e}", self.folder.display()))?;
+        let ieum = std::env::current_exe().map_err(|e| format!("cannot find our own program: {e}"))?;
+        let state_home = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+        let state_path = self
+            .state_dir
+            .clone()
+            .unwrap_or_else(|| state::default_path(&self.folder, self.port_base, state_home));
+        let state = state::State::open(&state_path)?;
+        let control_ports = ports::control_ports(self.port_base).map_err(|e| text(&e))?;
+        for gateway in plan.gateways.values() {
+            ports::gateway_ports(gateway, self.port_base, &self.gateway_port).map_err(|e| text(&e))?;
+        }
+        let seed = state.root().display().to_string();
+        let addresses = addresses::Addresses::claim(&seed).map_err(|e| text(&e))?;
+        for (template, port) in plan.workloads.values().flat_map(|w| ports_of(&w.template)) {
+            if !addresses.is_port_free(port) {
+                return Err(format!(
+                    "port {port} is in use on all addresses of this machine, and {template} needs it on one of its \
+                     own; stop what listens there (`ss -ltnp 'sport = :{port}'` tells), or let it listen on one \
+                     address only"
+                ));
+            }
+        }
+        Ok(context::Context {
+            folder: self.folder.clone(),
+            home,
+            state,
+            addresses: Mutex::new(addresses),
+            supervision: process::Supervision { printer, ieum, hurry: CancellationToken::new() },
+            ports: control_ports,
+            trust_domain: plan.trust_domain.clone(),
+            certificate_lifetime: plan.certificate_lifetime,
+            closing: CancellationToken::new(),
+        })
+    }
+}
+
+/// Each port at which a workload is reached, with the workload's name.
+fn ports_of(template: &plan::Template) -> impl Iterator<Item = (&str, u16)> {
+    let outbound = (template.sidecar != plan::Proxy::Absent).then_some(bootstrap::OUTBOUND_PORT);
+    let ports = template.programs.iter().flat_map(|program| &program.ports).map(|port| port.number);
+    ports.chain(outbound).map(|port| (template.workload.as_str(), port))
+}

@@ -1,0 +1,124 @@
+//! What every part of a running mesh needs to know: settings, addresses, state, and how processes are run.
+
+use super::addresses::Addresses;
+use super::bootstrap::{self, Node};
+use super::expand::Variables;
+use super::output::Printer;
+use super::plan::Proxy;
+use super::process::{Launch, Supervision};
+use super::state::{ProxyFolder, State};
+use identity::spiffe::SpiffeId;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The name by which proxies know the control plane.
+const CA_NAME: &str = "istiod.istio-system.svc";
+
+/// Shared by all parts of a mesh.
+#[derive(Debug)]
+pub(super) struct Context {
+    /// The folder with the mesh's configuration, as it was given.
+    pub(super) folder: PathBuf,
+    /// The same, absolute: where applications run.
+    pub(super) home: PathBuf,
+    pub(super) state: State,
+    pub(super) addresses: Mutex<Addresses>,
+    pub(super) supervision: Supervision,
+    pub(super) ports: ControlPorts,
+    pub(super) trust_domain: String,
+    pub(super) certificate_lifetime: Option<Duration>,
+    /// The whole mesh is being stopped: nobody needs to be told that a part leaves.
+    pub(super) closing: CancellationToken,
+}
+
+/// Where the control plane listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ControlPorts {
+    pub(super) xds: SocketAddr,
+    pub(super) xds_tls: SocketAddr,
+    pub(super) admin: SocketAddr,
+}
+
+impl Context {
+    pub(super) fn addresses(&self) -> MutexGuard<'_, Addresses> {
+        // Every change is a single insertion or removal.
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn printer(&self) -> &Printer {
+        &self.supervision.printer
+    }
+
+    /// Writes what a proxy needs for its next start, and says how it is started.
+    pub(super) fn launch_proxy(&self, proxy: &Proxy, node: &Node, admin_port: u16) -> Result<Launch, String> {
+        let files = self.state.proxy(node.namespace, node.name);
+        let identity = SpiffeId::new(&self.trust_domain, node.namespace, node.service_account)
+            .map_err(|e| format!("has no identity: {e}"))?;
+        let holder = format!("{}/{}", node.namespace, node.name);
+        let xds = self.ports.xds;
+        let launch = |command: Vec<String>| Launch {
+            command,
+            variables: Variables::default(),
+            directory: self.home.clone(),
+        };
+        match proxy {
+            Proxy::Other(command) => {
+                let token = self.state.mint(&holder, identity, true)?;
+                files.write_bootstrap(&bootstrap::bootstrap(node, admin_port, xds, Some(&token)))?;
+                let mut variables = Variables::default();
+                variables.set("BOOTSTRAP", text(&files.bootstrap()));
+                variables.set("ADMIN_PORT", admin_port.to_string());
+                Ok(launch(command.iter().map(|argument| variables.expand(argument)).collect()))
+            }
+            Proxy::Own | Proxy::Absent => {
+                let token = self.state.mint(&holder, identity, false)?;
+                files.write_join_token(&token)?;
+                files.write_bootstrap(&bootstrap::bootstrap(node, admin_port, xds, None))?;
+                Ok(launch(self.own_proxy(&files)))
+            }
+        }
+    }
+
+    fn own_proxy(&self, files: &ProxyFolder) -> Vec<String> {
+        let mut command = vec!["ieum".to_owned(), "proxy".to_owned()];
+        let mut flag = |name: &str, value: String| command.extend([name.to_owned(), value]);
+        flag("--bootstrap", text(&files.bootstrap()));
+        flag("--ca", self.ports.xds_tls.to_string());
+        flag("--ca-roots", text(&self.state.roots()));
+        flag("--ca-name", CA_NAME.to_owned());
+        flag("--join-token-file", text(&files.join_token()));
+        flag("--state-dir", text(&files.state()));
+        if let Some(lifetime) = self.certificate_lifetime {
+            flag("--identity-lifetime", seconds(lifetime));
+        }
+        command
+    }
+
+    /// How the control plane is started: from here, so that it names files as the user does.
+    pub(super) fn control(&self) -> Launch {
+        let mut command = vec!["ieum".to_owned(), "control".to_owned()];
+        let mut flag = |name: &str, value: String| command.extend([name.to_owned(), value]);
+        flag("--config", text(&self.folder));
+        flag("--config", text(&self.state.workloads()));
+        flag("--join-tokens", text(&self.state.join_tokens()));
+        flag("--state-dir", text(&self.state.control()));
+        flag("--xds", self.ports.xds.to_string());
+        flag("--xds-tls", self.ports.xds_tls.to_string());
+        flag("--admin", self.ports.admin.to_string());
+        if let Some(lifetime) = self.certificate_lifetime {
+            flag("--certificate-lifetime", seconds(lifetime));
+        }
+        Launch { command, variables: Variables::default(), directory: PathBuf::from(".") }
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{}s", duration.as_secs().max(1))
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
