@@ -66,7 +66,19 @@ impl SotwStream {
     pub fn change(&mut self, set: &ResourceSet) -> Vec<DiscoveryResponse> {
         let mut types: Vec<String> = self.types.keys().cloned().collect();
         types.sort_by_key(|url| MAKE_ORDER.iter().position(|known| known == url).unwrap_or(MAKE_ORDER.len()));
-        types.iter().filter_map(|type_url| self.respond(type_url, set, false)).collect()
+        let mut responses = Vec::new();
+        for type_url in types {
+            let response = self.respond(&type_url, set, false);
+            if type_url == MAKE_ORDER[0]
+                && response.is_some()
+                && let Some(endpoints) = self.types.get_mut(MAKE_ORDER[1])
+            {
+                // A client that replaces a cluster waits for its endpoints anew, and asks with the same names as before.
+                endpoints.sent.clear();
+            }
+            responses.extend(response);
+        }
+        responses
     }
 
     /// Hands over the refusals since the last call.
@@ -167,6 +179,16 @@ mod tests {
         stream.request(ask(EDS, &["a", "b"], ""), &set(&[(EDS, "a", "1"), (EDS, "b", "1")])).unwrap();
         let next = stream.change(&set(&[(EDS, "a", "1"), (EDS, "b", "2"), (EDS, "c", "1")]));
         assert_eq!(next[0].resources.iter().map(|any| any.value.as_slice()).collect::<Vec<_>>(), [b"2"]);
+    }
+
+    #[test]
+    fn a_changed_cluster_is_followed_by_endpoints_that_did_not_change() {
+        let mut stream = SotwStream::new(10);
+        let old = set(&[(CDS, "a", "1"), (EDS, "a", "1")]);
+        stream.request(ask(CDS, &[], ""), &old).unwrap();
+        stream.request(ask(EDS, &["a"], ""), &old).unwrap();
+        let next = stream.change(&set(&[(CDS, "a", "2"), (EDS, "a", "1")]));
+        assert_eq!(next.iter().map(|r| r.type_url.as_str()).collect::<Vec<_>>(), [CDS, EDS]);
     }
 
     #[test]
