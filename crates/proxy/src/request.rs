@@ -74,16 +74,13 @@ impl Context {
 pub async fn serve(context: &Rc<Context>, request: Request<Incoming>) -> Response<AnswerBody> {
     let (snapshot, http) = context.current();
     let (mut parts, body) = request.into_parts();
-    let head = Head::new(&mut parts, &http.manager, &context.connection, || context.local.random());
-    let (head, refused) = match head {
-        Ok(head) => (head, None),
-        Err((head, failure)) => (head, Some(failure)),
-    };
+    let (head, refused) =
+        Head::new(&mut parts, &http.manager, &context.connection, || context.local.random());
     let exchange = http.recorder.begin(&context.connection, &record(&head, &parts));
     let refusal = Refusal::new(&head, &parts.headers);
     let stage = Stage { context, snapshot: &snapshot, http: &http, head, refusal };
     match refused {
-        Some(failure) => stage.refuse(exchange, failure, None),
+        Some(failure) => stage.refuse(exchange, failure.into()),
         None => stage.routed(exchange, parts, body).await,
     }
 }
@@ -98,6 +95,39 @@ fn record<'a>(head: &'a Head, parts: &'a http::request::Parts) -> RequestRecord<
         headers: &parts.headers,
         id: &head.id,
         client: head.client,
+    }
+}
+
+/// Why a request is answered here.
+struct Cause {
+    failure: Failure,
+    /// A sentence for the log.
+    detail: Option<String>,
+    /// It would have been tried again, had a try been left.
+    exhausted: bool,
+}
+
+impl Cause {
+    fn new(failure: Failure, detail: impl Into<String>) -> Self {
+        Self { failure, detail: Some(detail.into()), exhausted: false }
+    }
+}
+
+impl From<Failure> for Cause {
+    fn from(failure: Failure) -> Self {
+        Self { failure, detail: None, exhausted: false }
+    }
+}
+
+/// Adds Envoy's flag for "retry limit exceeded".
+fn with_retries_exhausted(flags: &'static str) -> &'static str {
+    match flags {
+        "UF" => "UF,URX",
+        "UC" => "UC,URX",
+        "UT" => "UT,URX",
+        "UPE" => "UPE,URX",
+        "-" => "URX",
+        other => other,
     }
 }
 
@@ -118,13 +148,13 @@ impl Stage<'_> {
         body: Incoming,
     ) -> Response<AnswerBody> {
         let Some(table) = &self.http.routes else {
-            return self.refuse(exchange, Failure::RoutesMissing, None);
+            return self.refuse(exchange, Failure::RoutesMissing.into());
         };
         let head = self.head.view(&parts);
         let found = match table.find(&head, self.context.local.random()) {
             Ok(found) => found,
-            Err(NoRoute::UnknownHost) => return self.refuse(exchange, Failure::UnknownHost, None),
-            Err(NoRoute::NoMatch) => return self.refuse(exchange, Failure::NoRoute, None),
+            Err(NoRoute::UnknownHost) => return self.refuse(exchange, Failure::UnknownHost.into()),
+            Err(NoRoute::NoMatch) => return self.refuse(exchange, Failure::NoRoute.into()),
         };
         let taken = RouteTaken { table: table.clone(), host: found.host_index, route: found.route_index };
         exchange.route = Some(taken.clone());
@@ -145,19 +175,21 @@ impl Stage<'_> {
         }
     }
 
-    /// Answers for a failure. `detail` is a sentence for the log.
-    fn refuse(
-        &self,
-        mut exchange: Exchange,
-        failure: Failure,
-        detail: Option<String>,
-    ) -> Response<AnswerBody> {
-        let outcome = failure.outcome();
+    fn refuse(&self, mut exchange: Exchange, cause: Cause) -> Response<AnswerBody> {
+        self.close_gate();
+        let outcome = cause.failure.outcome();
         exchange.details = outcome.token;
-        exchange.flags = outcome.flags;
-        exchange.transport_failure = detail.or(exchange.transport_failure.take());
-        let answer = self.refusal.answer(failure);
+        exchange.flags = if cause.exhausted { with_retries_exhausted(outcome.flags) } else { outcome.flags };
+        exchange.transport_failure = cause.detail.or(exchange.transport_failure.take());
+        let answer = self.refusal.answer(cause.failure);
         self.local_answer(exchange, answer)
+    }
+
+    /// What follows the head is HTTP.
+    fn close_gate(&self) {
+        if let Some(gate) = &self.context.gate {
+            gate.refuse();
+        }
     }
 
     fn redirect(

@@ -1,9 +1,9 @@
 //! Sending a request on: the cluster, the edits and rewrites, the tries, and the answer on its way back.
 
-use super::Stage;
 use super::answer::AnswerBody;
 use super::edits::Outbound;
 use super::tries::{Exchanged, Message, Tries, UpstreamBody, deadline_of};
+use super::{Cause, Stage};
 use crate::failure::Failure;
 use crate::record::{Exchange, RouteTaken};
 use crate::snapshot::{ClusterState, EndpointState};
@@ -69,7 +69,7 @@ impl Stage<'_> {
                 let outcome = tokio::select! {
                     biased;
                     outcome = tries.run(&mut exchange) => outcome,
-                    () = deadline.as_mut() => Err((Failure::Timeout, None)),
+                    () = deadline.as_mut() => Err(Failure::Timeout.into()),
                 };
                 (outcome, Some(deadline))
             }
@@ -77,10 +77,7 @@ impl Stage<'_> {
         exchange.bytes_received = tally.bytes.get();
         exchange.request_end = tally.ended.get();
         match outcome {
-            Err((failure, detail)) => {
-                self.close_gate();
-                self.refuse(exchange, failure, detail)
-            }
+            Err(cause) => self.refuse(exchange, cause),
             Ok(answered) => {
                 let parts = tries.into_parts();
                 let Exchanged { response, lease } = answered;
@@ -101,8 +98,8 @@ impl Stage<'_> {
     }
 
     fn cluster_missing(&self, exchange: Exchange, forward: &Forward, name: &str) -> Response<AnswerBody> {
-        let detail = Some(format!("cluster `{name}` is not known"));
-        let mut response = self.refuse(exchange, Failure::ClusterMissing, detail);
+        let cause = Cause::new(Failure::ClusterMissing, format!("cluster `{name}` is not known"));
+        let mut response = self.refuse(exchange, cause);
         if let Ok(status) = StatusCode::from_u16(forward.cluster_not_found_status) {
             *response.status_mut() = status;
         }
@@ -151,13 +148,6 @@ impl Stage<'_> {
             self.close_gate();
         }
         granted
-    }
-
-    /// What follows the head is HTTP.
-    pub(super) fn close_gate(&self) {
-        if let Some(gate) = &self.context.gate {
-            gate.refuse();
-        }
     }
 
     /// Makes an endpoint's head ours.

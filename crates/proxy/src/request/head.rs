@@ -51,15 +51,15 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Reads the head and cleans its headers. A refused one comes with its reason, fit to be recorded.
+    /// Reads the head and cleans its headers. A refused one comes with its failure, and is still fit to be recorded.
     pub(super) fn new(
         parts: &mut Parts,
         manager: &HttpConnectionManager,
         connection: &ConnectionRecord,
         random: impl Fn() -> u64,
-    ) -> Result<Self, (Self, Failure)> {
+    ) -> (Self, Option<Failure>) {
         let client = client_address(&parts.headers, manager, connection.remote);
-        let is_external = manager.edge && !is_private(connection.remote.ip());
+        let is_external = manager.edge && !manager.keep_request_id && !is_private(connection.remote.ip());
         let scheme = forwarded_scheme(&mut parts.headers, manager, connection);
         let mut head = Self {
             authority: authority(parts),
@@ -70,15 +70,11 @@ impl Head {
             client,
             upgrade: None,
         };
-        match head.make_canonical(parts, manager) {
-            Ok(()) => {
-                if manager.edge {
-                    append_forwarded_for(&mut parts.headers, connection.remote.ip());
-                }
-                Ok(head)
-            }
-            Err(failure) => Err((head, failure)),
+        let refused = head.make_canonical(parts, manager).err();
+        if refused.is_none() && manager.edge {
+            append_forwarded_for(&mut parts.headers, connection.remote.ip());
         }
+        (head, refused)
     }
 
     fn make_canonical(&mut self, parts: &mut Parts, manager: &HttpConnectionManager) -> Result<(), Failure> {

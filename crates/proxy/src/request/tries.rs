@@ -1,9 +1,9 @@
 //! Trying endpoints until one answers: which, how often, how long; and the body of the answer that came.
 
-use super::Stage;
 use super::answer::{AnswerBody, BodyError};
 use super::edits::Outbound;
 use super::forward::{Plan, endpoint_host};
+use super::{Cause, Stage};
 use crate::failure::Failure;
 use crate::record::{Exchange, UpstreamRecord};
 use crate::snapshot::EndpointState;
@@ -25,9 +25,6 @@ use std::time::{Duration, Instant};
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 /// A kept connection that closed just before it was used costs a new one, not a try; so often in a row.
 const STALE_LIMIT: u32 = 3;
-
-/// A failure, and a sentence about it for the log.
-pub(super) type Failed = (Failure, Option<String>);
 
 /// What is sent, apart from its body.
 pub(super) struct Message<'m> {
@@ -83,7 +80,7 @@ impl<'t> Tries<'t> {
     }
 
     /// Tries until an answer is taken or nothing is left to try.
-    pub(super) async fn run(&mut self, exchange: &mut Exchange) -> Result<Exchanged, Failed> {
+    pub(super) async fn run(&mut self, exchange: &mut Exchange) -> Result<Exchanged, Cause> {
         let mut left = self.policy.map_or(0, |p| p.retries);
         loop {
             exchange.attempts += 1;
@@ -92,12 +89,11 @@ impl<'t> Tries<'t> {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            let Some(policy) = self.policy.filter(|_| failed.retry && self.replay.can_repeat()) else {
-                return Err((failed.failure, failed.detail));
+            let wants = self.policy.filter(|_| failed.retry && self.replay.can_repeat());
+            let Some(policy) = wants.filter(|_| left > 0) else {
+                let exhausted = wants.is_some();
+                return Err(Cause { failure: failed.failure, detail: failed.detail, exhausted });
             };
-            if left == 0 {
-                return Err((failed.failure, failed.detail));
-            }
             left -= 1;
             exchange.transport_failure = failed.detail;
             let pause = policy.back_off(policy.retries - left, self.stage.context.local.random());
@@ -151,7 +147,7 @@ impl<'t> Tries<'t> {
                 Sent::Failed(error) => return Err(self.broken(&endpoint, &error)),
                 Sent::Answer(response) => {
                     exchange.response_start = Some(Instant::now());
-                    return self.judge(response, lease, may_retry);
+                    return self.judge(exchange, response, lease, may_retry);
                 }
             }
         }
@@ -160,6 +156,7 @@ impl<'t> Tries<'t> {
     /// The answer, unless it is one that is worth another try.
     fn judge(
         &self,
+        exchange: &mut Exchange,
         response: Response<Incoming>,
         lease: Lease,
         may_retry: bool,
@@ -167,10 +164,12 @@ impl<'t> Tries<'t> {
         let headers = response.headers();
         let grpc_status = headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse().ok());
         let status = response.status().as_u16();
-        let outcome = TryOutcome::Answer { status, grpc_status, headers };
-        if may_retry && self.replay.can_repeat() && self.wants(outcome) {
-            let detail = Some(format!("the endpoint answered {status}"));
-            return Err(TryFailed { failure: Failure::UpstreamReset, detail, retry: true });
+        if self.replay.can_repeat() && self.wants(TryOutcome::Answer { status, grpc_status, headers }) {
+            if may_retry {
+                let detail = Some(format!("the endpoint answered {status}"));
+                return Err(TryFailed { failure: Failure::UpstreamReset, detail, retry: true });
+            }
+            exchange.flags = super::with_retries_exhausted("-");
         }
         self.replay.stop_keeping();
         Ok(Exchanged { response, lease })

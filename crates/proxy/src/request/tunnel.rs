@@ -1,9 +1,9 @@
 //! Tunnels: an endpoint that switched protocols, and CONNECT ended here. Bytes are passed on both ways until both sides
 //! are done; the record is written then.
 
-use super::Stage;
 use super::answer::{Answer, AnswerBody};
 use super::forward::Plan;
+use super::{Cause, Stage};
 use crate::failure::Failure;
 use crate::record::{Exchange, UpstreamRecord};
 use crate::snapshot::EndpointState;
@@ -37,12 +37,8 @@ impl Stage<'_> {
     ) -> Response<AnswerBody> {
         let Some((protocol, client)) = upgrade else {
             // Nobody asked for a switch.
-            self.close_gate();
-            return self.refuse(
-                exchange,
-                Failure::UpstreamProtocol,
-                Some("unasked switch of protocols".to_owned()),
-            );
+            let cause = Cause::new(Failure::UpstreamProtocol, "unasked switch of protocols");
+            return self.refuse(exchange, cause);
         };
         let status = response.status();
         let mut headers = response.headers().clone();
@@ -80,16 +76,12 @@ impl Stage<'_> {
         let granted = granted.or_else(|| self.http.manager.upgrades.iter().find(is_connect));
         let client = parts.extensions.remove::<OnUpgrade>();
         let (Some(true), Some(client)) = (granted.map(|g| g.terminate_connect), client) else {
-            self.close_gate();
-            let detail = "CONNECT is not allowed on this route".to_owned();
-            return self.refuse(exchange, Failure::UpgradeNotAllowed, Some(detail));
+            let cause = Cause::new(Failure::UpgradeNotAllowed, "CONNECT is not allowed on this route");
+            return self.refuse(exchange, cause);
         };
         let (connected, endpoint) = match self.connect_some(&mut exchange, plan).await {
             Ok(connected) => connected,
-            Err((failure, detail)) => {
-                self.close_gate();
-                return self.refuse(exchange, failure, detail);
-            }
+            Err(cause) => return self.refuse(exchange, cause),
         };
         exchange.details = "via_upstream";
         exchange.response_start = Some(Instant::now());
@@ -115,9 +107,9 @@ impl Stage<'_> {
         &self,
         exchange: &mut Exchange,
         plan: &Plan<'_>,
-    ) -> Result<(Connected, Arc<EndpointState>), (Failure, Option<String>)> {
+    ) -> Result<(Connected, Arc<EndpointState>), Cause> {
         let mut tried = Vec::new();
-        let mut last = (Failure::NoHealthyEndpoint, None);
+        let mut last = Cause::from(Failure::NoHealthyEndpoint);
         while tried.len() < CONNECT_TRIES {
             let random = self.context.local.random();
             let Some(endpoint) = plan.cluster.pick_avoiding(random, &tried, CONNECT_TRIES as u32) else {
@@ -141,7 +133,7 @@ impl Stage<'_> {
             });
             match outcome {
                 Ok(connected) => return Ok((connected, endpoint.clone())),
-                Err(error) => last = (error.failure(), Some(error.to_string())),
+                Err(error) => last = Cause::new(error.failure(), error.to_string()),
             }
         }
         Err(last)

@@ -1,0 +1,558 @@
+//! Requests through the request stage: from a client's connection in memory to real endpoints on loopback.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use model::cluster::{Cluster, Discovery, Transport, UpstreamHttp};
+use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, LocalityEndpoints};
+use model::field::FieldName;
+use model::format::Template;
+use model::header::{EditAction, HeaderEdit, HeaderEdits};
+use model::listener::*;
+use model::metadata::Metadata;
+use model::path::PathNormalization;
+use model::retry::{RetryConditions, RetryPolicy};
+use model::route::*;
+use proxy::local::Local;
+use proxy::record::{ConnectionRecord, NodeLabels, Telemetry};
+use proxy::request::{Context, serve};
+use proxy::snapshot::{Config, Live, NetworkState};
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::{LocalSet, spawn_local};
+
+/// What an endpoint saw.
+#[derive(Debug, Clone)]
+struct Seen {
+    target: String,
+    headers: HeaderMap,
+    body: Bytes,
+    connection: usize,
+}
+
+/// An HTTP/1.1 endpoint that answers as `answer` says and remembers what it saw.
+struct Upstream {
+    address: SocketAddr,
+    seen: Rc<RefCell<Vec<Seen>>>,
+}
+
+impl Upstream {
+    async fn start(answer: impl Fn(usize, &Seen) -> Response<Full<Bytes>> + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen: Rc<RefCell<Vec<Seen>>> = Rc::default();
+        let (record, answer) = (seen.clone(), Rc::new(answer));
+        spawn_local(async move {
+            let connections = Cell::new(0);
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                connections.set(connections.get() + 1);
+                let (record, answer, connection) = (record.clone(), answer.clone(), connections.get());
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let (record, answer) = (record.clone(), answer.clone());
+                    async move {
+                        let (parts, body) = request.into_parts();
+                        let body = body.collect().await?.to_bytes();
+                        let target = parts.uri.to_string();
+                        let seen = Seen { target, headers: parts.headers, body, connection };
+                        record.borrow_mut().push(seen.clone());
+                        let number = record.borrow().len();
+                        Ok::<_, hyper::Error>(answer(number, &seen))
+                    }
+                });
+                spawn_local(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        Self { address, seen }
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.borrow().clone()
+    }
+}
+
+fn ok(text: &'static str) -> Response<Full<Bytes>> {
+    Response::new(Full::new(Bytes::from_static(text.as_bytes())))
+}
+
+fn status(code: u16) -> Response<Full<Bytes>> {
+    let mut response = ok("no");
+    *response.status_mut() = StatusCode::from_u16(code).unwrap();
+    response
+}
+
+fn cluster(name: &str, addresses: &[SocketAddr]) -> Cluster {
+    let endpoint = |address: &SocketAddr| Endpoint {
+        address: EndpointAddress::Socket(*address),
+        hostname: String::new(),
+        weight: 1,
+        health: Health::Healthy,
+        metadata: Metadata::default(),
+    };
+    let endpoints = addresses.iter().map(endpoint).collect();
+    let localities = vec![LocalityEndpoints { endpoints, ..LocalityEndpoints::default() }];
+    Cluster {
+        name: name.into(),
+        discovery: Discovery::Static(Assignment { cluster: name.into(), localities }),
+        load_balancing: Default::default(),
+        connect_timeout: Duration::from_secs(1),
+        http: UpstreamHttp::Http1,
+        idle_timeout: None,
+        transport_matches: vec![],
+        transport: Transport::Plain,
+        metadata: Metadata::default(),
+        provenance: None,
+    }
+}
+
+fn route(path: &str, action: Action) -> Route {
+    Route {
+        name: path.into(),
+        condition: RouteMatch::path(PathMatch::Prefix(path.into())),
+        action,
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        metadata: Metadata::default(),
+        provenance: None,
+    }
+}
+
+fn to(cluster: &str) -> Forward {
+    Forward::to(cluster)
+}
+
+/// A proxy whose one listener serves `routes` for host `shop`.
+struct Proxy {
+    live: Arc<Live>,
+}
+
+impl Proxy {
+    fn new(routes: Vec<Route>, clusters: Vec<Cluster>) -> Self {
+        let live =
+            Live::new(Telemetry::new(NodeLabels::from_metadata("test", &model::metadata::Value::Null)));
+        let proxy = Self { live };
+        proxy.configure(routes, clusters);
+        proxy
+    }
+
+    fn configure(&self, routes: Vec<Route>, clusters: Vec<Cluster>) {
+        let host =
+            VirtualHost { name: "shop".into(), domains: vec!["shop".into()], routes, ..Default::default() };
+        let table = RouteConfiguration { name: "r".into(), virtual_hosts: vec![host], ..Default::default() };
+        let mut manager = HttpConnectionManager::new(RouteSource::Inline(table));
+        manager.path = PathNormalization::default();
+        manager.upgrades =
+            vec![Upgrade { protocol: "websocket".into(), enabled: true, terminate_connect: false }];
+        let chain = FilterChain {
+            name: "main".into(),
+            condition: ChainMatch::default(),
+            tls: None,
+            network: Network::Http(Box::new(manager)),
+        };
+        let listener = Listener {
+            name: "in".into(),
+            address: None,
+            inspect: Inspection::default(),
+            chains: vec![chain],
+            default_chain: None,
+            direction: Direction::Unspecified,
+            metadata: Metadata::default(),
+            provenance: None,
+        };
+        let config = Config {
+            listeners: [("in".to_owned(), Arc::new(listener))].into(),
+            clusters: clusters.into_iter().map(|c| (c.name.clone(), Arc::new(c))).collect(),
+            ..Config::default()
+        };
+        self.live.publish(&config);
+    }
+
+    /// A client's connection; what is written to it is served.
+    fn connect(&self) -> tokio::io::DuplexStream {
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        let local = Local::new(self.live.clone());
+        let snapshot = local.snapshot();
+        let NetworkState::Http(http) = &snapshot.listeners["in"].chains[0].network else { unreachable!() };
+        let record = ConnectionRecord {
+            id: 1,
+            remote: "127.0.0.1:5".parse().unwrap(),
+            local: "127.0.0.1:80".parse().unwrap(),
+            server_name: None,
+            tls_version: None,
+            peer_uri: None,
+            own_uri: None,
+            chain: "main".into(),
+        };
+        let context =
+            Context::new(local.clone(), "in", Arc::new(record), None, snapshot.clone(), http.clone());
+        let service = service_fn(move |request| {
+            let context = context.clone();
+            async move { Ok::<_, std::convert::Infallible>(serve(&context, request).await) }
+        });
+        spawn_local(
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(server), service)
+                .with_upgrades(),
+        );
+        client
+    }
+
+    /// Sends one request on a connection of its own.
+    async fn send(&self, request: Request<Full<Bytes>>) -> Response<Bytes> {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(self.connect())).await.unwrap();
+        spawn_local(connection);
+        let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+        Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+    }
+
+    async fn fetch(&self, path: &str) -> Response<Bytes> {
+        self.send(get(path)).await
+    }
+}
+
+fn get(path: &str) -> Request<Full<Bytes>> {
+    Request::get(path).header("host", "shop").body(Full::default()).unwrap()
+}
+
+fn in_time(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        tokio::time::timeout(Duration::from_secs(20), test).await.expect("the test hangs");
+    });
+}
+
+#[test]
+fn a_request_reaches_its_cluster_and_the_answer_comes_back() {
+    in_time(async {
+        let upstream = Upstream::start(|_, _| ok("hello")).await;
+        let proxy = Proxy::new(
+            vec![route("/", Action::Forward(Box::new(to("a"))))],
+            vec![cluster("a", &[upstream.address])],
+        );
+        let request = Request::post("/x/../y?q=1").header("host", "shop").header("x-a", "b");
+        let answer = proxy.send(request.body(Full::from("body")).unwrap()).await;
+        assert_eq!((answer.status(), answer.body().as_ref()), (StatusCode::OK, &b"hello"[..]));
+        let seen = &upstream.seen()[0];
+        assert_eq!((seen.target.as_str(), seen.body.as_ref()), ("/y?q=1", &b"body"[..]));
+        assert_eq!(seen.headers["host"], "shop");
+        assert_eq!(seen.headers["x-a"], "b");
+        assert_eq!(seen.headers["x-request-id"].len(), 36);
+        assert_eq!(seen.headers["x-forwarded-proto"], "http");
+    });
+}
+
+#[test]
+fn our_own_answers_carry_a_reason_and_the_request_id() {
+    in_time(async {
+        let proxy = Proxy::new(
+            vec![
+                route("/gone", Action::Forward(Box::new(to("nowhere")))),
+                route("/empty", Action::Forward(Box::new(to("empty")))),
+            ],
+            vec![cluster("empty", &[])],
+        );
+        for (path, host, status, reason) in [
+            ("/a", "other", 404, "virtual_host_not_found"),
+            ("/a", "shop", 404, "route_not_found"),
+            ("/gone", "shop", 503, "cluster_not_found"),
+            ("/empty", "shop", 503, "no_healthy_upstream"),
+            ("/%00", "shop", 400, "path_normalization_failed"),
+        ] {
+            let request = Request::get(path).header("host", host).header("x-request-id", "the-id");
+            let answer = proxy.send(request.body(Full::default()).unwrap()).await;
+            assert_eq!(answer.status(), status, "{path}");
+            assert_eq!(answer.headers()["x-ieum-reason"], reason);
+            assert_eq!(answer.headers()["x-request-id"], "the-id");
+            assert!(String::from_utf8_lossy(answer.body()).contains("the-id"));
+        }
+    });
+}
+
+#[test]
+fn a_connection_to_an_endpoint_is_used_again() {
+    in_time(async {
+        let upstream = Upstream::start(|_, _| ok("hello")).await;
+        let proxy = Proxy::new(
+            vec![route("/", Action::Forward(Box::new(to("a"))))],
+            vec![cluster("a", &[upstream.address])],
+        );
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(proxy.connect())).await.unwrap();
+        spawn_local(connection);
+        for _ in 0..5 {
+            let answer = sender.send_request(get("/")).await.unwrap();
+            answer.into_body().collect().await.unwrap();
+        }
+        let connections: Vec<usize> = upstream.seen().iter().map(|s| s.connection).collect();
+        assert_eq!(connections, [1; 5]);
+    });
+}
+
+#[test]
+fn a_retried_request_is_sent_again_with_its_whole_body() {
+    in_time(async {
+        let upstream = Upstream::start(|n, _| if n < 3 { status(503) } else { ok("third") }).await;
+        let policy = RetryPolicy {
+            conditions: RetryConditions::parse("5xx").0,
+            retries: 2,
+            back_off_base: Duration::from_millis(1),
+            ..RetryPolicy::default()
+        };
+        let forward = Forward { retry: Some(policy), ..to("a") };
+        let proxy = Proxy::new(
+            vec![route("/", Action::Forward(Box::new(forward)))],
+            vec![cluster("a", &[upstream.address])],
+        );
+        let request = Request::post("/").header("host", "shop").body(Full::from("all of it")).unwrap();
+        let answer = proxy.send(request).await;
+        assert_eq!(answer.body().as_ref(), b"third");
+        let bodies: Vec<Bytes> = upstream.seen().into_iter().map(|s| s.body).collect();
+        assert_eq!(bodies, ["all of it"; 3]);
+    });
+}
+
+#[test]
+fn the_last_answer_is_passed_on_when_no_try_is_left() {
+    in_time(async {
+        let upstream = Upstream::start(|_, _| status(503)).await;
+        let policy = RetryPolicy { conditions: RetryConditions::parse("5xx").0, ..RetryPolicy::default() };
+        let forward = Forward { retry: Some(policy), ..to("a") };
+        let proxy = Proxy::new(
+            vec![route("/", Action::Forward(Box::new(forward)))],
+            vec![cluster("a", &[upstream.address])],
+        );
+        let answer = proxy.fetch("/").await;
+        assert_eq!((answer.status().as_u16(), answer.body().as_ref()), (503, &b"no"[..]));
+        assert_eq!(upstream.seen().len(), 2);
+    });
+}
+
+#[test]
+fn a_dead_endpoint_is_avoided_by_the_retry() {
+    in_time(async {
+        let upstream = Upstream::start(|_, _| ok("alive")).await;
+        let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let policy = RetryPolicy {
+            conditions: RetryConditions::parse("connect-failure").0,
+            retries: 2,
+            avoid_previous_hosts: true,
+            host_picks: 5,
+            back_off_base: Duration::from_millis(1),
+            ..RetryPolicy::default()
+        };
+        let forward = Forward { retry: Some(policy), ..to("a") };
+        let proxy = Proxy::new(
+            vec![route("/", Action::Forward(Box::new(forward)))],
+            vec![cluster("a", &[dead, upstream.address])],
+        );
+        for _ in 0..20 {
+            assert_eq!(proxy.fetch("/").await.body().as_ref(), b"alive");
+        }
+    });
+}
+
+#[test]
+fn a_route_timeout_answers_504() {
+    in_time(async {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let forward = Forward { timeout: Some(Duration::from_millis(50)), ..to("a") };
+        let proxy = Proxy::new(
+            vec![route("/", Action::Forward(Box::new(forward)))],
+            vec![cluster("a", &[silent.local_addr().unwrap()])],
+        );
+        let answer = proxy.fetch("/").await;
+        assert_eq!(answer.status(), 504);
+        assert_eq!(answer.headers()["x-ieum-reason"], "response_timeout");
+    });
+}
+
+#[test]
+fn paths_authorities_and_headers_are_rewritten_as_the_route_says() {
+    in_time(async {
+        let upstream = Upstream::start(|_, _| ok("hello")).await;
+        let forward = Forward {
+            path_rewrite: Some(PathRewrite::Prefix("/new".into())),
+            host_rewrite: Some(HostRewrite::Literal("inner".into())),
+            ..to("a")
+        };
+        let mut rule = route("/old", Action::Forward(Box::new(forward)));
+        let set = |name: &str, value: &str| HeaderEdit {
+            name: FieldName::parse(name).unwrap(),
+            value: Template::parse(value).unwrap(),
+            action: EditAction::OverwriteOrAdd,
+            keep_empty: false,
+        };
+        rule.request_headers =
+            HeaderEdits { remove: vec!["x-gone".parse().unwrap()], add: vec![set("x-m", "%REQ(:method)%")] };
+        rule.response_headers = HeaderEdits { remove: vec![], add: vec![set("x-answer", "yes")] };
+        let proxy = Proxy::new(vec![rule], vec![cluster("a", &[upstream.address])]);
+        let request = Request::get("/old/a?b").header("host", "shop").header("x-gone", "1");
+        let answer = proxy.send(request.body(Full::default()).unwrap()).await;
+        assert_eq!(answer.headers()["x-answer"], "yes");
+        let seen = &upstream.seen()[0];
+        assert_eq!(seen.target, "/new/a?b");
+        assert_eq!(seen.headers["host"], "inner");
+        assert_eq!(seen.headers["x-m"], "GET");
+        assert_eq!(seen.headers["x-envoy-original-path"], "/old/a?b");
+        assert!(!seen.headers.contains_key("x-gone"));
+    });
+}
+
+#[test]
+fn a_change_of_configuration_applies_to_the_next_request_of_an_open_connection() {
+    in_time(async {
+        let (one, two) = (Upstream::start(|_, _| ok("one")).await, Upstream::start(|_, _| ok("two")).await);
+        let routes = || vec![route("/", Action::Forward(Box::new(to("a"))))];
+        let proxy = Proxy::new(routes(), vec![cluster("a", &[one.address])]);
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(proxy.connect())).await.unwrap();
+        spawn_local(connection);
+        let mut bodies = Vec::new();
+        for _ in 0..2 {
+            let answer = sender.send_request(get("/")).await.unwrap();
+            bodies.push(answer.into_body().collect().await.unwrap().to_bytes());
+            proxy.configure(routes(), vec![cluster("a", &[two.address])]);
+        }
+        assert_eq!(bodies, ["one", "two"]);
+    });
+}
+
+#[test]
+fn a_websocket_upgrade_becomes_a_tunnel_and_an_unknown_one_is_ignored() {
+    in_time(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let n = stream.read(&mut head).await.unwrap();
+            let text = String::from_utf8_lossy(&head[..n]).to_ascii_lowercase();
+            assert!(text.contains("upgrade: websocket") && text.contains("connection: upgrade"), "{text}");
+            let answer =
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let mut byte = [0; 4];
+            stream.read_exact(&mut byte).await.unwrap();
+            stream.write_all(&byte).await.unwrap();
+        });
+        let plain = Upstream::start(|_, s| match s.headers.contains_key("upgrade") {
+            true => status(500),
+            false => ok("ignored"),
+        });
+        let plain = plain.await;
+        let proxy = Proxy::new(
+            vec![
+                route("/ws", Action::Forward(Box::new(to("ws")))),
+                route("/", Action::Forward(Box::new(to("plain")))),
+            ],
+            vec![cluster("ws", &[address]), cluster("plain", &[plain.address])],
+        );
+        let mut client = proxy.connect();
+        client
+            .write_all(b"GET /ws HTTP/1.1\r\nhost: shop\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = vec![0; 4096];
+        let n = client.read(&mut answer).await.unwrap();
+        assert!(answer[..n].starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer[..n]));
+        client.write_all(b"ping").await.unwrap();
+        let mut echo = [0; 4];
+        client.read_exact(&mut echo).await.unwrap();
+        assert_eq!(&echo, b"ping");
+
+        let request = Request::get("/").header("host", "shop").header("connection", "upgrade");
+        let answer = proxy.send(request.header("upgrade", "h2c").body(Full::default()).unwrap()).await;
+        assert_eq!(answer.body().as_ref(), b"ignored");
+    });
+}
+
+#[test]
+fn connect_is_ended_here_where_the_route_says_so_and_refused_elsewhere() {
+    in_time(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"server first").await.unwrap();
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).await.unwrap();
+            stream.write_all(&rest).await.unwrap();
+        });
+        let forward = Forward {
+            upgrades: vec![Upgrade { protocol: "CONNECT".into(), enabled: true, terminate_connect: true }],
+            ..to("tcp")
+        };
+        let mut rule = route("/", Action::Forward(Box::new(forward)));
+        rule.condition.path = PathMatch::Connect;
+        let proxy = Proxy::new(vec![rule], vec![cluster("tcp", &[address])]);
+        let mut client = proxy.connect();
+        client.write_all(b"CONNECT shop HTTP/1.1\r\nhost: shop\r\n\r\n").await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"server first") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).await.unwrap();
+            head.push(byte[0]);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 200"));
+        client.write_all(b"echo").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"echo");
+    });
+}
+
+#[test]
+fn an_http2_endpoint_gets_trailers_and_gives_them() {
+    in_time(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        spawn_local(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = service_fn(|request: Request<Incoming>| async move {
+                assert_eq!(request.version(), Version::HTTP_2);
+                assert_eq!(request.method(), Method::POST);
+                let body = request.into_body().collect().await?;
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", "0".parse().unwrap());
+                let full = Full::new(body.to_bytes()).with_trailers(async move { Some(Ok(trailers)) });
+                Ok::<_, hyper::Error>(Response::new(full))
+            });
+            #[derive(Clone)]
+            struct Here;
+            impl<F: Future + 'static> hyper::rt::Executor<F> for Here {
+                fn execute(&self, future: F) {
+                    spawn_local(async move { drop(future.await) });
+                }
+            }
+            hyper::server::conn::http2::Builder::new(Here)
+                .serve_connection(TokioIo::new(stream), service)
+                .await
+                .unwrap();
+        });
+        let proxy = Proxy::new(
+            vec![route("/", Action::Forward(Box::new(to("g"))))],
+            vec![Cluster { http: UpstreamHttp::Http2, ..cluster("g", &[address]) }],
+        );
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(proxy.connect())).await.unwrap();
+        spawn_local(connection);
+        let request = Request::post("/s/m").header("host", "shop").header("te", "trailers");
+        let answer = sender.send_request(request.body(Full::<Bytes>::from("abc")).unwrap()).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), "abc");
+    });
+}
