@@ -32,22 +32,22 @@ pub(super) struct Addresses {
 #[derive(Debug)]
 pub(super) enum AddressError {
     /// Every block is claimed, or loopback addresses other than 127.0.0.1 cannot be used here.
-    NoBlock(Option<io::Error>),
+    Block(Option<io::Error>),
     /// The block is full.
-    NoAddress,
+    Full,
     /// No private port is free.
-    NoPort,
+    Ports,
 }
 
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoBlock(Some(error)) => {
+            Self::Block(Some(error)) => {
                 write!(f, "no loopback addresses for this mesh: 127.16.0.0 and up cannot be used: {error}")
             }
-            Self::NoBlock(None) => write!(f, "no loopback addresses for this mesh"),
-            Self::NoAddress => write!(f, "all loopback addresses of this mesh are taken"),
-            Self::NoPort => {
+            Self::Block(None) => write!(f, "no loopback addresses for this mesh"),
+            Self::Full => write!(f, "all loopback addresses of this mesh are taken"),
+            Self::Ports => {
                 write!(f, "no port from {} to {} is free", PRIVATE_PORTS.start, PRIVATE_PORTS.end)
             }
         }
@@ -77,7 +77,7 @@ impl Addresses {
                 Err(error) => last = Some(error),
             }
         }
-        Err(AddressError::NoBlock(last))
+        Err(AddressError::Block(last))
     }
 
     /// An address of its own for `name`; the same one for the same name while it is free.
@@ -92,7 +92,7 @@ impl Addresses {
                 return Ok(address);
             }
         }
-        Err(AddressError::NoAddress)
+        Err(AddressError::Full)
     }
 
     /// Gives an address back.
@@ -110,7 +110,7 @@ impl Addresses {
                 return Ok(port);
             }
         }
-        Err(AddressError::NoPort)
+        Err(AddressError::Ports)
     }
 
     /// Gives a port back.

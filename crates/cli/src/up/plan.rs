@@ -193,7 +193,7 @@ impl World<'_> {
             for port in service.ports.iter().filter(|p| p.protocol == Transport::Tcp) {
                 served.extend(match &port.target_port {
                     None => Some(port.port),
-                    Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),
+                    Some(IntOrString::Int(number)) => Some(*number),
                     Some(IntOrString::String(_)) => None,
                 });
             }
