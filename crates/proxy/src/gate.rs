@@ -42,6 +42,11 @@ impl TunnelGate {
         self.decide(HTTP);
     }
 
+    /// Whether the tunnel was allowed.
+    pub fn is_allowed(&self) -> bool {
+        self.state.load(Ordering::Acquire) == TUNNEL
+    }
+
     fn decide(&self, verdict: u8) {
         if self.state.compare_exchange(HELD, verdict, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             self.waker.wake();

@@ -3,6 +3,7 @@
 //! It knows no user-facing resource and no control plane, only the model and the wire. A module names only modules
 //! listed after it.
 
+pub mod framing;
 pub mod request;
 pub mod gate;
 pub mod local;
