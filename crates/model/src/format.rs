@@ -242,6 +242,22 @@ impl Template {
         }
     }
 
+    /// Its commands, in order.
+    pub fn commands(&self) -> impl Iterator<Item = &Command> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Command { command, .. } => Some(command),
+            Part::Literal(_) => None,
+        })
+    }
+
+    /// The command and its greatest length, when the template is nothing but one command.
+    pub fn as_command(&self) -> Option<(&Command, Option<usize>)> {
+        match self.parts.as_slice() {
+            [Part::Command { command, max_length }] => Some((command, *max_length)),
+            _ => None,
+        }
+    }
+
     /// Appends the text with every command filled in; one without a value leaves `missing`.
     pub fn write(&self, facts: &dyn Facts, missing: &str, out: &mut Vec<u8>) {
         for part in &self.parts {
