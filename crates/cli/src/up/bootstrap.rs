@@ -148,7 +148,8 @@ mod tests {
         assert_eq!(metadata["ANNOTATIONS"][APPLICATION_PORTS], "9080=20001,7070=20002");
         assert_eq!(metadata["LABELS"]["app"], "reviews");
         assert_eq!(json["admin"]["address"]["socket_address"]["port_value"], 20003);
-        let endpoint = "/static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address";
+        let endpoint =
+            "/static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address";
         assert_eq!(json.pointer(endpoint), Some(&socket_address("127.0.0.1".to_owned(), 15010)));
         assert_eq!(json.pointer("/dynamic_resources/ads_config/grpc_services/0/initial_metadata"), None);
     }

@@ -124,7 +124,9 @@ impl Run {
         }
         for (port, local) in self.plan.ports.iter().filter(|(port, _)| self.plan.schemes.contains_key(port)) {
             if !probe::accepts(SocketAddr::from((Ipv4Addr::LOCALHOST, *local))).await {
-                return Err(format!("it does not listen at 127.0.0.1:{local} (port {port} of its Gateways) yet"));
+                return Err(format!(
+                    "it does not listen at 127.0.0.1:{local} (port {port} of its Gateways) yet"
+                ));
             }
         }
         Ok(())

@@ -72,19 +72,14 @@ pub(super) async fn run(
 ) -> Result<(), String> {
     let changed = Arc::new(Notify::new());
     let control = context.control();
-    let control = Process::start(
-        &context.supervision,
-        Label::plain("control"),
-        CONTROL_GRACE,
-        changed.clone(),
-        {
+    let control =
+        Process::start(&context.supervision, Label::plain("control"), CONTROL_GRACE, changed.clone(), {
             let (command, directory) = (control.command, control.directory);
             move || {
                 let (command, directory) = (command.clone(), directory.clone());
                 Ok(super::process::Launch { command, variables: Default::default(), directory })
             }
-        },
-    );
+        });
     let objects = folder.objects();
     let (sender, changes) = mpsc::channel(1);
     let watching = tokio::spawn(follow(folder, sender));
@@ -203,7 +198,9 @@ impl Mesh {
         }
         self.told = diagnostics.into_iter().collect();
         if plan.trust_domain != self.context.trust_domain {
-            self.context.printer().say("the trust domain has changed: start `ieum up` again to use the new one");
+            self.context
+                .printer()
+                .say("the trust domain has changed: start `ieum up` again to use the new one");
         }
         self.plan = plan;
         self.end_surplus();
@@ -288,7 +285,10 @@ impl Mesh {
             let view = replicas.view();
             if !view.is_settled {
                 let reason = view.replicas.iter().find(|status| !status.ready).map(|s| s.waiting_for.clone());
-                waiting.push(format!("{name}: {}", reason.unwrap_or_else(|| "replicas are changing".to_owned())));
+                waiting.push(format!(
+                    "{name}: {}",
+                    reason.unwrap_or_else(|| "replicas are changing".to_owned())
+                ));
             }
         }
         waiting

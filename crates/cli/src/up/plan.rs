@@ -138,7 +138,8 @@ impl World<'_> {
         for (at, container) in pod.spec.containers.iter().enumerate() {
             let Some(command) = self.stand_in(&container.image) else {
                 let field = format!("spec.template.spec.containers[{at}].image");
-                let message = format!("no process stands in for the image `{}`; not started", container.image);
+                let message =
+                    format!("no process stands in for the image `{}`; not started", container.image);
                 let help = "add to spec.images of the LocalMesh: \
                             `{image: \"...\", command: [program, argument, ...]}`";
                 return Err(Box::new(object.warning(&field, message).help(help)));

@@ -161,7 +161,8 @@ mod tests {
 
     #[test]
     fn an_application_is_told_where_to_listen_and_how_to_reach_the_mesh() {
-        let pod = pod(Proxy::Own, &[("URL", "http://$(HOST):$(PORT_7070)/"), ("PORT", "8080"), ("no_proxy", "x")]);
+        let pod =
+            pod(Proxy::Own, &[("URL", "http://$(HOST):$(PORT_7070)/"), ("PORT", "8080"), ("no_proxy", "x")]);
         let variables = pod.variables(&pod.template.programs[0]);
         for (name, expected) in [
             ("PORT", "20001"),

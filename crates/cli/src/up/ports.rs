@@ -102,7 +102,8 @@ pub(super) fn gateway_ports(
 ) -> Result<BTreeMap<u16, u16>, PortError> {
     let mut ports = BTreeMap::new();
     for (port, written) in &gateway.ports {
-        let names = |t: &&GatewayPort| t.port == *port && t.gateway.as_ref().is_none_or(|g| *g == gateway.name);
+        let names =
+            |t: &&GatewayPort| t.port == *port && t.gateway.as_ref().is_none_or(|g| *g == gateway.name);
         let local = match (told.iter().rev().find(names), written, base) {
             (Some(told), ..) => told.local,
             (None, 0, _) | (None, _, 0) => 0,
@@ -159,7 +160,8 @@ mod tests {
     fn a_flag_beats_the_file_and_names_one_gateway_or_all() {
         let local = any_port();
         let told = |text: &str| vec![text.parse::<GatewayPort>().unwrap()];
-        let ports = |told: &[GatewayPort]| gateway_ports(&gateway(&[(80, 0)]), DEFAULT_BASE, told).unwrap()[&80];
+        let ports =
+            |told: &[GatewayPort]| gateway_ports(&gateway(&[(80, 0)]), DEFAULT_BASE, told).unwrap()[&80];
         assert_eq!(ports(&told(&format!("80={local}"))), local);
         assert_eq!(ports(&told(&format!("ingress:80={local}"))), local);
         assert_ne!(ports(&told(&format!("other:80={local}"))), local);

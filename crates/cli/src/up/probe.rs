@@ -20,8 +20,9 @@ pub(super) async fn status(address: SocketAddr, method: &str, path: &str) -> Opt
 
 async fn ask(address: SocketAddr, method: &str, path: &str) -> Option<u16> {
     let mut stream = TcpStream::connect(address).await.ok()?;
-    let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut head = Vec::new();
     let mut limited = stream.take(64 * 1024);

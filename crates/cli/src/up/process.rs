@@ -220,3 +220,7 @@ fn command(ieum: &Path, launch: &Launch) -> Result<Command, String> {
         .kill_on_drop(true);
     Ok(command)
 }
+
+#[cfg(test)]
+#[path = "process_tests.rs"]
+mod tests;

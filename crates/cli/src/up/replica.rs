@@ -149,7 +149,8 @@ impl Run {
                 match self.look(pod, are_started).await {
                     Ok(()) if !are_started => {
                         let programs = self.template.programs.iter();
-                        processes.extend(programs.map(|program| self.application(pod, program, woken.clone())));
+                        processes
+                            .extend(programs.map(|program| self.application(pod, program, woken.clone())));
                         are_started = true;
                         continue;
                     }
@@ -186,7 +187,9 @@ impl Run {
         }
         for address in pod.application_addresses() {
             if !probe::accepts(address).await {
-                return Err(format!("nobody listens at {address} yet: is that where the application listens?"));
+                return Err(format!(
+                    "nobody listens at {address} yet: is that where the application listens?"
+                ));
             }
         }
         for address in pod.served_addresses().filter(|_| pod.is_meshed()) {

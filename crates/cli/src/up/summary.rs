@@ -33,7 +33,8 @@ impl Summary<'_> {
         let mut gateways = Map::new();
         let mut proxies = Map::new();
         for (gateway, status) in &self.gateways {
-            let urls = gateway.ports.iter().map(|(port, local)| (port.to_string(), url(gateway, *port, *local)));
+            let urls =
+                gateway.ports.iter().map(|(port, local)| (port.to_string(), url(gateway, *port, *local)));
             gateways.insert(gateway.name.clone(), urls.collect());
             let admin = status.admin.map(|admin| format!("http://{admin}"));
             proxies.insert(gateway.name.clone(), json!({"pid": status.pid, "admin": admin}));
@@ -63,8 +64,10 @@ impl Summary<'_> {
         };
         for (gateway, _) in &self.gateways {
             for (port, local) in &gateway.ports {
-                let unused = if gateway.schemes.contains_key(port) { "" } else { ", which no Gateway uses yet" };
-                let told = format!("{}  ({}, port {port}{unused})", url(gateway, *port, *local), gateway.name);
+                let unused =
+                    if gateway.schemes.contains_key(port) { "" } else { ", which no Gateway uses yet" };
+                let told =
+                    format!("{}  ({}, port {port}{unused})", url(gateway, *port, *local), gateway.name);
                 line("open", &told);
             }
         }
@@ -132,7 +135,10 @@ mod tests {
         assert_eq!(json["admin"], "http://127.0.0.1:15014");
         assert_eq!(json["xds"], "127.0.0.1:15010");
         let text = summary.text();
-        assert!(text.trim_start().starts_with("open       http://127.0.0.1:8080  (ingress, port 80)"), "{text}");
+        assert!(
+            text.trim_start().starts_with("open       http://127.0.0.1:8080  (ingress, port 80)"),
+            "{text}"
+        );
         assert!(text.contains("details-v1"), "{text}");
     }
 }

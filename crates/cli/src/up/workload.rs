@@ -166,8 +166,9 @@ impl Run {
     fn name(&self, template: &Template) -> (String, usize) {
         let mark = super::addresses::fingerprint(&format!("{template:?}")) % 0x0010_0000;
         let name = |ordinal: usize| format!("{}-{mark:05x}-{ordinal}", template.workload);
-        let is_taken =
-            |name: &String| self.leaving_names.contains(name) || self.replicas.iter().any(|r| r.name == *name);
+        let is_taken = |name: &String| {
+            self.leaving_names.contains(name) || self.replicas.iter().any(|r| r.name == *name)
+        };
         let mut ordinal = 0;
         while is_taken(&name(ordinal)) {
             ordinal += 1;
