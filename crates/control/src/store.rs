@@ -3,15 +3,38 @@
 //! What resources mean together is not decided here.
 
 use crate::source::SourceFile;
-use api::{Diagnostic, Object, ObjectKey};
-use std::collections::{BTreeMap, HashSet};
+use api::{Diagnostic, Object, ObjectKey, Rejected};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Resources by key, in force.
 #[derive(Debug, Default)]
 pub struct Store {
     objects: BTreeMap<ObjectKey, Arc<Object>>,
+    /// By file name, what its text said, so that a file that did not change is not read twice.
+    parsed: HashMap<Arc<str>, ParsedFile>,
     revision: u64,
+}
+
+/// What a file's text says.
+#[derive(Debug)]
+struct ParsedFile {
+    text: Arc<str>,
+    objects: Vec<Arc<Object>>,
+    rejected: Vec<Rejected>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl ParsedFile {
+    fn new(file: &SourceFile) -> Self {
+        let parsed = api::parse(&file.name, &file.text);
+        Self {
+            text: file.text.clone(),
+            objects: parsed.objects.into_iter().map(Arc::new).collect(),
+            rejected: parsed.rejected,
+            diagnostics: parsed.diagnostics,
+        }
+    }
 }
 
 /// What an update did.
@@ -44,24 +67,27 @@ impl Store {
         let mut next: BTreeMap<ObjectKey, Arc<Object>> = BTreeMap::new();
         let mut rejected = HashSet::new();
         let mut broken_files = HashSet::new();
+        let mut before = std::mem::take(&mut self.parsed);
         for file in files {
-            let parsed = api::parse(&file.name, &file.text);
-            update.diagnostics.extend(parsed.diagnostics);
-            for object in parsed.objects {
+            let unchanged = before.remove(&file.name).filter(|parsed| parsed.text == file.text);
+            let parsed = unchanged.unwrap_or_else(|| ParsedFile::new(file));
+            update.diagnostics.extend_from_slice(&parsed.diagnostics);
+            for object in &parsed.objects {
                 match next.get(&object.id()) {
-                    Some(first) => update.diagnostics.push(duplicate(&object, first)),
+                    Some(first) => update.diagnostics.push(duplicate(object, first)),
                     None => {
-                        next.insert(object.id(), Arc::new(object));
+                        next.insert(object.id(), object.clone());
                     }
                 }
             }
-            for reject in parsed.rejected {
-                match reject.key {
-                    Some(key) => rejected.insert(key),
+            for reject in &parsed.rejected {
+                match &reject.key {
+                    Some(key) => rejected.insert(key.clone()),
                     // Too broken to tell which resource it was: none of this file's may vanish because of it.
-                    None => broken_files.insert(reject.origin.file),
+                    None => broken_files.insert(reject.origin.file.clone()),
                 };
             }
+            self.parsed.insert(file.name.clone(), parsed);
         }
         for (key, old) in &self.objects {
             let wrong_now = rejected.contains(key) || broken_files.contains(&old.origin.file);
@@ -77,7 +103,9 @@ impl Store {
     }
 
     fn compare(&mut self, next: &BTreeMap<ObjectKey, Arc<Object>>, update: &mut Update) {
-        let differs = |(key, new): &(&ObjectKey, &Arc<Object>)| self.objects.get(*key) != Some(*new);
+        let differs = |(key, new): &(&ObjectKey, &Arc<Object>)| {
+            self.objects.get(*key).is_none_or(|old| !Arc::ptr_eq(old, new) && old != *new)
+        };
         update.changed = next.iter().filter(differs).map(|(key, _)| key.clone()).collect();
         update.removed = self.objects.keys().filter(|key| !next.contains_key(*key)).cloned().collect();
         if !update.changed.is_empty() || !update.removed.is_empty() {
