@@ -4,11 +4,22 @@
 //! [`Recorder`] is compiled with the snapshot, one per connection manager or TCP proxy, and holds every handle that is
 //! needed, so that a finished request costs a few additions. It decides nothing about traffic.
 
+mod clock;
+mod count;
 mod counters;
+mod edits;
 mod exchange;
+mod kept;
+mod log;
 mod peer;
 mod recorder;
+mod series;
+mod sink;
 mod telemetry;
+mod trace;
+mod traffic;
+mod view;
+mod writer;
 
 pub use counters::{Counter, Gauge, Label};
 pub use exchange::{ConnectionRecord, Exchange, RequestRecord, RouteTaken, UpstreamRecord};

@@ -1,13 +1,18 @@
 //! The facts of one exchange, filled in by the stages it passes. No stage reads what another wrote.
 
+use super::kept::Kept;
+use super::peer::Peer;
 use super::recorder::Recorder;
+use super::telemetry::Telemetry;
+use super::traffic::with_local;
+use super::view::{Messages, View};
 use http::{HeaderMap, Method, Version};
 use model::cluster::Cluster;
 use model::endpoint::Endpoint;
-use model::format::{Command, Facts};
+use model::format::Facts;
 use model::header::RequestHead;
 use model::route::{Route, VirtualHost};
-use model::routing::RouteTable;
+use model::routing::{RouteTable, is_grpc};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -133,6 +138,19 @@ pub struct Exchange {
     pub response_start: Option<Instant>,
     recorder: Arc<Recorder>,
     connection: Arc<ConnectionRecord>,
+    pub(super) client: SocketAddr,
+    /// `None` for TCP.
+    pub(super) version: Option<Version>,
+    pub(super) is_grpc: bool,
+    pub(super) trace_id: Option<u128>,
+    /// What the proxy at the other end said of itself.
+    pub(super) peer: Option<Arc<Peer>>,
+    /// The peer told who it is, and will be told.
+    pub(super) exchanges_peers: bool,
+    pub(super) kept: Option<Kept>,
+    /// TCP: it is counted as opened; bytes counted so far.
+    pub(super) established: bool,
+    pub(super) counted: (u64, u64),
     finished: bool,
 }
 
@@ -140,8 +158,12 @@ impl Exchange {
     pub(super) fn new(
         recorder: &Arc<Recorder>,
         connection: &Arc<ConnectionRecord>,
-        _request: Option<&RequestRecord<'_>>,
+        request: Option<&RequestRecord<'_>>,
     ) -> Self {
+        let kept = match (&recorder.logs, request) {
+            (Some(logs), Some(request)) => Some(Kept::of_request(&logs.wanted, request)),
+            _ => None,
+        };
         Self {
             start: Instant::now(),
             start_time: SystemTime::now(),
@@ -160,64 +182,91 @@ impl Exchange {
             response_start: None,
             recorder: Arc::clone(recorder),
             connection: Arc::clone(connection),
+            client: request.map_or(connection.remote, |r| r.client),
+            version: request.map(|r| r.version),
+            is_grpc: request.is_some_and(|r| is_grpc(r.headers)),
+            trace_id: None,
+            peer: None,
+            exchanges_peers: false,
+            kept,
+            established: false,
+            counted: (0, 0),
             finished: false,
         }
     }
 
-    /// Edits a request before it is sent on: its trace context is made or continued, and peer metadata is put in
-    /// (outbound) or read and taken out (inbound). `random` is any 64 random bits.
-    pub fn edit_request(&mut self, _headers: &mut HeaderMap, _random: u64) {}
+    pub(super) fn recorder(&self) -> &Arc<Recorder> {
+        &self.recorder
+    }
 
-    /// Edits an answer before it is sent to the client: peer metadata is put in (inbound, when the request carried
-    /// some) or read and taken out (outbound).
-    pub fn edit_response(&mut self, _headers: &mut HeaderMap) {}
+    /// The connection it came in on.
+    pub fn connection(&self) -> &Arc<ConnectionRecord> {
+        &self.connection
+    }
 
     /// The head of the final answer, as it is sent to the client.
-    pub fn answered(&mut self, status: u16, _headers: &HeaderMap) {
+    pub fn answered(&mut self, status: u16, headers: &HeaderMap) {
         self.status = status;
+        self.read_grpc_status(headers);
+        if let (Some(kept), Some(logs)) = (&mut self.kept, &self.recorder.logs) {
+            kept.add_response(&logs.wanted, headers);
+        }
     }
 
     /// The trailers of the answer.
-    pub fn trailers(&mut self, _trailers: &HeaderMap) {}
+    pub fn trailers(&mut self, trailers: &HeaderMap) {
+        self.read_grpc_status(trailers);
+        if let (Some(kept), Some(logs)) = (&mut self.kept, &self.recorder.logs) {
+            kept.add_trailers(&logs.wanted, trailers);
+        }
+    }
+
+    fn read_grpc_status(&mut self, headers: &HeaderMap) {
+        if !self.is_grpc {
+            return;
+        }
+        if let Some(status) = headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse().ok()) {
+            self.grpc_status = Some(status);
+        }
+    }
 
     /// What `%…%` stands for in header edits; `request` and `response` as they are at that moment.
     pub fn facts<'a>(
         &'a self,
-        _request: &'a RequestHead<'a>,
-        _response: Option<&'a HeaderMap>,
+        request: &'a RequestHead<'a>,
+        response: Option<&'a HeaderMap>,
     ) -> impl Facts + 'a {
-        Nothing(std::marker::PhantomData::<&'a ()>)
+        View { exchange: self, end: Instant::now(), messages: Some(Messages { request, response }) }
     }
-
-    /// A TCP connection has reached its endpoint: counted as opened.
-    pub fn established(&mut self) {}
-
-    /// Counts the bytes of a long TCP connection so far; may be called now and then.
-    pub fn report(&mut self) {}
 
     /// Its end: logs and metrics are written. The same happens when it is dropped.
     pub fn finish(mut self) {
-        self.record();
-    }
-
-    fn record(&mut self) {
-        if std::mem::replace(&mut self.finished, true) {
-            return;
+        self.finished = true;
+        let end = Instant::now();
+        self.count(end);
+        if self.recorder.logs.is_some() {
+            let recorder = Arc::clone(&self.recorder);
+            enqueue(&recorder.telemetry, self, end);
         }
-        let _ = (&self.recorder.telemetry, &self.connection);
+    }
+}
+
+/// Hands a finished exchange to the thread that writes log lines.
+fn enqueue(telemetry: &Arc<Telemetry>, exchange: Exchange, end: Instant) {
+    let writer = telemetry.writer();
+    let queue = with_local(telemetry, |local| Arc::clone(local.queue.get_or_insert_with(|| writer.queue())));
+    if let Some(queue) = queue {
+        writer.push(&queue, exchange, end);
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.record();
-    }
-}
-
-struct Nothing<T>(std::marker::PhantomData<T>);
-
-impl<T> Facts for Nothing<T> {
-    fn write(&self, _: &Command, _: &mut Vec<u8>) -> bool {
-        false
+        if !self.finished {
+            self.finished = true;
+            let mut blank = Self::new(&self.recorder, &self.connection, None);
+            blank.finished = true;
+            std::mem::replace(self, blank).finish();
+        }
     }
 }

@@ -1,16 +1,23 @@
 //! What a connection manager or TCP proxy records, compiled with the snapshot.
 
 use super::exchange::{ConnectionRecord, Exchange, RequestRecord};
+use super::log::Logs;
 use super::telemetry::Telemetry;
 use model::listener::{AccessLog, Direction, HttpConnectionManager, Listener, TcpProxy, Tracing};
+use model::metadata::Metadata;
+use model::provenance::Provenance;
 use std::sync::Arc;
 
 /// Compiled once per connection manager or TCP proxy; begins an [`Exchange`] for each request or connection.
 pub struct Recorder {
     pub(super) telemetry: Arc<Telemetry>,
-    pub(super) direction: Direction,
+    /// Whether it stands on the client's side. What does not say which way it goes counts as that.
+    pub(super) outbound: bool,
     pub(super) stats: bool,
     pub(super) tracing: Option<Tracing>,
+    pub(super) logs: Option<Logs>,
+    pub(super) listener_metadata: Metadata,
+    pub(super) provenance: Option<Provenance>,
 }
 
 impl Recorder {
@@ -31,11 +38,23 @@ impl Recorder {
     fn compile(
         telemetry: &Arc<Telemetry>,
         listener: &Listener,
-        _logs: &[AccessLog],
+        logs: &[AccessLog],
         stats: bool,
         tracing: Option<Tracing>,
     ) -> Arc<Self> {
-        Arc::new(Self { telemetry: Arc::clone(telemetry), direction: listener.direction, stats, tracing })
+        let logs = Logs::compile(logs, &telemetry.sinks);
+        if logs.is_some() {
+            telemetry.writer();
+        }
+        Arc::new(Self {
+            telemetry: Arc::clone(telemetry),
+            outbound: listener.direction != Direction::Inbound,
+            stats,
+            tracing,
+            logs,
+            listener_metadata: listener.metadata.clone(),
+            provenance: listener.provenance.clone(),
+        })
     }
 
     /// A request came in.

@@ -2,13 +2,25 @@
 
 use super::counters::{Counter, Counters, Gauge, Label};
 use super::peer::NodeLabels;
-use std::sync::Arc;
+use super::series::{HttpBlock, Registry, TcpBlock};
+use super::sink::Sinks;
+use super::writer::Writer;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// All that is counted, and who this proxy is.
 pub struct Telemetry {
+    /// Tells several in one process apart.
+    pub(super) number: u64,
     node: NodeLabels,
     counters: Counters,
     panics: Arc<Counter>,
+    pub(super) http: Registry<HttpBlock>,
+    pub(super) tcp: Registry<TcpBlock>,
+    pub(super) sinks: Arc<Sinks>,
+    /// Started by the first access log.
+    writer: OnceLock<Writer>,
+    dropped: Arc<Counter>,
 }
 
 /// Connections that came in at one listener.
@@ -65,9 +77,31 @@ impl Telemetry {
         let counters = Counters::default();
         let version = [("version", env!("CARGO_PKG_VERSION")), ("node", node.id())];
         counters.gauge("ieum_build_info", "What is running; always 1.", &version).set(1);
-        let panics =
-            counters.counter("ieum_panics_total", "Panics caught; each cost one connection or task.", &[]);
-        Arc::new(Self { node, counters, panics })
+        let count = |name, help| counters.counter(name, help, &[]);
+        let panics = count("ieum_panics_total", "Panics caught; each cost one connection or task.");
+        let dropped = count("ieum_access_log_dropped_total", "Access log lines lost.");
+        let refused = |kind: &str| {
+            let help =
+                "Label sets of Istio's metrics that found no room; they are counted together as `other`.";
+            counters.counter("ieum_metric_series_refused_total", help, &[("kind", kind)])
+        };
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        Arc::new(Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            http: Registry::new(refused("http")),
+            tcp: Registry::new(refused("tcp")),
+            sinks: Arc::default(),
+            writer: OnceLock::new(),
+            node,
+            panics,
+            dropped,
+            counters,
+        })
+    }
+
+    /// The writer of access logs, started when it is needed for the first time.
+    pub(super) fn writer(&self) -> &Writer {
+        self.writer.get_or_init(|| Writer::start(Arc::clone(&self.sinks), Arc::clone(&self.dropped)))
     }
 
     /// Who this proxy works for.
@@ -120,13 +154,23 @@ impl Telemetry {
     /// Everything, as Prometheus text.
     pub fn prometheus(&self) -> String {
         let mut out = String::new();
+        self.http.write(&mut out);
+        self.tcp.write(&mut out);
         self.counters.write(&mut out);
         out
     }
 
     /// Opens every access log file anew, after somebody moved it away.
-    pub fn reopen_logs(&self) {}
+    pub fn reopen_logs(&self) {
+        if let Some(writer) = self.writer.get() {
+            writer.reopen();
+        }
+    }
 
     /// Waits until every line that is due has been written. Blocks the thread; for the end of the program.
-    pub fn flush_logs(&self) {}
+    pub fn flush_logs(&self) {
+        if let Some(writer) = self.writer.get() {
+            writer.flush();
+        }
+    }
 }

@@ -1,0 +1,113 @@
+//! Access logs as compiled: where the lines go, what they look like, what must be kept for them.
+//! Writing them is `writer`'s.
+
+use super::kept::Wanted;
+use super::sink::{Sink, Sinks};
+use super::view::{View, write_json_text, write_json_value};
+use model::format::{Command, Template};
+use model::listener::{AccessLog, LogFormat};
+use std::io::Write;
+use std::sync::Arc;
+
+/// The logs of one recorder.
+pub(super) struct Logs {
+    pub(super) wanted: Wanted,
+    pub(super) outputs: Vec<Output>,
+}
+
+/// One log.
+pub(super) struct Output {
+    pub(super) sink: Arc<Sink>,
+    line: Line,
+}
+
+enum Line {
+    Text(Template),
+    /// Keys come with quotes and colon.
+    Json(Vec<(Vec<u8>, Template)>),
+}
+
+impl Logs {
+    /// `None` when there are none.
+    pub(super) fn compile(logs: &[AccessLog], sinks: &Sinks) -> Option<Self> {
+        if logs.is_empty() {
+            return None;
+        }
+        let mut wanted = Wanted::default();
+        let outputs = logs.iter().map(|log| {
+            let line = match &log.format {
+                LogFormat::Text(template) => {
+                    wanted.add(template);
+                    Line::Text(template.clone())
+                }
+                LogFormat::Json(fields) => Line::Json(
+                    fields
+                        .iter()
+                        .map(|(key, template)| {
+                            wanted.add(template);
+                            let mut text = Vec::new();
+                            write_json_text(key.as_bytes(), &mut text);
+                            text.push(b':');
+                            (text, template.clone())
+                        })
+                        .collect(),
+                ),
+            };
+            Output { sink: sinks.sink(&log.path), line }
+        });
+        let outputs = outputs.collect();
+        Some(Self { wanted, outputs })
+    }
+}
+
+impl Output {
+    /// Appends the line.
+    pub(super) fn write(&self, view: &View<'_>, out: &mut Vec<u8>) {
+        match &self.line {
+            Line::Text(template) => template.write(view, "-", out),
+            Line::Json(fields) => {
+                out.push(b'{');
+                for (at, (key, template)) in fields.iter().enumerate() {
+                    if at > 0 {
+                        out.push(b',');
+                    }
+                    out.extend_from_slice(key);
+                    write_json_field(template, view, out);
+                }
+                out.extend_from_slice(b"}\n");
+            }
+        }
+    }
+}
+
+/// A field that is nothing but one command keeps its type, and is `null` without a value.
+fn write_json_field(template: &Template, view: &View<'_>, out: &mut Vec<u8>) {
+    let Some((command, max_length)) = template.as_command() else {
+        let mut text = Vec::new();
+        template.write(view, "-", &mut text);
+        return write_json_text(&text, out);
+    };
+    match command {
+        Command::Metadata { scope, namespace, key } => {
+            match view.metadata(*scope, namespace, key) {
+                Some(value) => write_json_value(&value, out),
+                None => out.extend_from_slice(b"null"),
+            }
+            return;
+        }
+        Command::Simple(simple) => {
+            if let Some(number) = view.number(*simple) {
+                let written = write!(out, "{number}");
+                debug_assert!(written.is_ok(), "a Vec takes everything");
+                return;
+            }
+        }
+        _ => {}
+    }
+    let mut text = Vec::new();
+    if !model::format::Facts::write(view, command, &mut text) {
+        return out.extend_from_slice(b"null");
+    }
+    text.truncate(max_length.unwrap_or(usize::MAX));
+    write_json_text(&text, out);
+}
