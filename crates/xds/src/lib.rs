@@ -3,7 +3,7 @@
 //! Here: the asking side of ADS, delta in [`client`] and state-of-the-world in [`sotw_client`]; the serving side of one
 //! ADS stream, delta in [`server`] and state-of-the-world in [`sotw`], over the immutable set of [`resources`].
 //! Bootstrap files are read in [`bootstrap`]; resources are shown as JSON by [`json`].
-//! Not yet: the codec between Envoy's protos and the model.
+//! Resources and the model are turned into each other by [`codec`].
 
 pub mod json;
 pub mod bootstrap;
@@ -12,3 +12,4 @@ pub mod client;
 pub mod sotw;
 pub mod server;
 pub mod resources;
+pub mod codec;

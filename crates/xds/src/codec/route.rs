@@ -1,0 +1,225 @@
+//! Route configurations, virtual hosts and routes. What a route asks of a request is `condition`'s, what it does
+//! with one is `forward`'s and `answer`'s.
+
+use super::place::{Decoded, Place, fields};
+use super::value::{self, encode_flag, encode_number, flag_or};
+use super::{answer, condition, forward, headers, retry};
+use envoy_types::pb::envoy::config::route::v3 as proto;
+use envoy_types::pb::google::protobuf::Any;
+use model::route::{Action, Route, RouteConfiguration, VirtualHost};
+use prost::Message;
+use std::collections::HashMap;
+
+/// `validate` says whether clusters have to exist where the table does not say so itself.
+pub(crate) fn decode(
+    place: &Place<'_>,
+    table: &proto::RouteConfiguration,
+    validate: bool,
+) -> Decoded<RouteConfiguration> {
+    fields!(place, table => proto::RouteConfiguration {
+        honoured: name, virtual_hosts, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
+            response_headers_to_remove, most_specific_header_mutations_wins, validate_clusters,
+            ignore_port_in_host_matching, typed_per_filter_config;
+        // No limit is put on bodies that the configuration itself brings along.
+        ignored: max_direct_response_body_size_bytes, metadata;
+        refused: vhds, internal_only_headers, cluster_specifier_plugins, request_mirror_policies, vhost_header,
+            ignore_path_parameters_in_path_matching, route_specifiers;
+    });
+    check_filter_config(place, typed_per_filter_config)?;
+    let hosts = virtual_hosts.iter().enumerate();
+    let hosts = hosts.map(|(i, host)| decode_host(&place.item("virtual_hosts", i), host));
+    Ok(RouteConfiguration {
+        name: name.clone(),
+        virtual_hosts: hosts.collect::<Decoded<_>>()?,
+        request_headers: headers::decode_edits(
+            place,
+            headers::REQUEST,
+            request_headers_to_add,
+            request_headers_to_remove,
+        )?,
+        response_headers: headers::decode_edits(
+            place,
+            headers::RESPONSE,
+            response_headers_to_add,
+            response_headers_to_remove,
+        )?,
+        ignore_port: *ignore_port_in_host_matching,
+        most_specific_first: *most_specific_header_mutations_wins,
+        validate_clusters: flag_or(validate_clusters, validate),
+    })
+}
+
+/// The largest body that Envoy takes in a direct response unless told otherwise.
+const ENVOY_BODY_LIMIT: usize = 4096;
+
+pub(crate) fn encode(table: &RouteConfiguration) -> proto::RouteConfiguration {
+    let (request_headers_to_add, request_headers_to_remove) = headers::encode_edits(&table.request_headers);
+    let (response_headers_to_add, response_headers_to_remove) =
+        headers::encode_edits(&table.response_headers);
+    let routes = table.virtual_hosts.iter().flat_map(|host| &host.routes);
+    let bodies = routes.filter_map(|route| match &route.action {
+        Action::Respond(response) => Some(response.body.len()),
+        _ => None,
+    });
+    let largest = bodies.max().filter(|size| *size > ENVOY_BODY_LIMIT);
+    proto::RouteConfiguration {
+        name: table.name.clone(),
+        virtual_hosts: table.virtual_hosts.iter().map(encode_host).collect(),
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        most_specific_header_mutations_wins: table.most_specific_first,
+        validate_clusters: encode_flag(table.validate_clusters),
+        ignore_port_in_host_matching: table.ignore_port,
+        max_direct_response_body_size_bytes: largest
+            .and_then(|size| encode_number(u32::try_from(size).unwrap_or(u32::MAX))),
+        ..Default::default()
+    }
+}
+
+fn decode_host(place: &Place<'_>, host: &proto::VirtualHost) -> Decoded<VirtualHost> {
+    use proto::virtual_host::TlsRequirementType as Tls;
+    fields!(place, host => proto::VirtualHost {
+        honoured: name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove,
+            response_headers_to_add, response_headers_to_remove, typed_per_filter_config,
+            include_request_attempt_count, retry_policy;
+        // Virtual clusters only name statistics. Bodies are kept for retries within a bound of our own.
+        ignored: virtual_clusters, per_request_buffer_limit_bytes, request_body_buffer_limit, metadata;
+        refused: matcher, rate_limits, cors, include_attempt_count_in_response, retry_policy_typed_config,
+            hedge_policy, include_is_timeout_retry_header, request_mirror_policies, route_specifiers;
+    });
+    check_filter_config(place, typed_per_filter_config)?;
+    let require_tls = match Tls::try_from(*require_tls) {
+        Ok(Tls::None) => false,
+        Ok(Tls::All) => true,
+        _ => return Err(place.field("require_tls").unsupported("EXTERNAL_ONLY")),
+    };
+    let routes = routes.iter().enumerate().map(|(i, route)| decode_route(&place.item("routes", i), route));
+    let retry = retry_policy.as_ref().map(|policy| retry::decode(&place.field("retry_policy"), policy));
+    Ok(VirtualHost {
+        name: name.clone(),
+        domains: domains.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
+        routes: routes.collect::<Decoded<_>>()?,
+        request_headers: headers::decode_edits(
+            place,
+            headers::REQUEST,
+            request_headers_to_add,
+            request_headers_to_remove,
+        )?,
+        response_headers: headers::decode_edits(
+            place,
+            headers::RESPONSE,
+            response_headers_to_add,
+            response_headers_to_remove,
+        )?,
+        retry: retry.transpose()?,
+        require_tls,
+        attempt_count_in_request: *include_request_attempt_count,
+    })
+}
+
+fn encode_host(host: &VirtualHost) -> proto::VirtualHost {
+    let (request_headers_to_add, request_headers_to_remove) = headers::encode_edits(&host.request_headers);
+    let (response_headers_to_add, response_headers_to_remove) = headers::encode_edits(&host.response_headers);
+    proto::VirtualHost {
+        name: host.name.clone(),
+        domains: host.domains.clone(),
+        routes: host.routes.iter().map(encode_route).collect(),
+        require_tls: match host.require_tls {
+            true => proto::virtual_host::TlsRequirementType::All as i32,
+            false => proto::virtual_host::TlsRequirementType::None as i32,
+        },
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        include_request_attempt_count: host.attempt_count_in_request,
+        retry_policy: host.retry.as_ref().map(retry::encode),
+        ..Default::default()
+    }
+}
+
+fn decode_route(place: &Place<'_>, route: &proto::Route) -> Decoded<Route> {
+    use proto::route::Action as Proto;
+    fields!(place, route => proto::Route {
+        honoured: name, r#match, metadata, typed_per_filter_config, request_headers_to_add,
+            request_headers_to_remove, response_headers_to_add, response_headers_to_remove, action;
+        // A decorator only names spans.
+        ignored: decorator, per_request_buffer_limit_bytes, stat_prefix, request_body_buffer_limit;
+        refused: tracing, route_specifiers;
+    });
+    check_filter_config(place, typed_per_filter_config)?;
+    let condition = match r#match {
+        Some(condition) => condition::decode(&place.field("match"), condition)?,
+        None => return Err(place.field("match").error("this field is required")),
+    };
+    let action = match action {
+        Some(Proto::Route(sent)) => Action::Forward(Box::new(forward::decode(&place.field("route"), sent)?)),
+        Some(Proto::Redirect(redirect)) => {
+            Action::Redirect(answer::decode_redirect(&place.field("redirect"), redirect)?)
+        }
+        Some(Proto::DirectResponse(response)) => {
+            Action::Respond(answer::decode_response(&place.field("direct_response"), response)?)
+        }
+        Some(Proto::FilterAction(_)) => return Err(place.field("filter_action").unsupported("this action")),
+        Some(Proto::NonForwardingAction(_)) => {
+            return Err(place.field("non_forwarding_action").unsupported("this action"));
+        }
+        None => return Err(place.error("nothing is said about what to do with a request")),
+    };
+    let mut metadata = value::decode_metadata(metadata);
+    let provenance = value::take_provenance(&mut metadata);
+    let requests =
+        headers::decode_edits(place, headers::REQUEST, request_headers_to_add, request_headers_to_remove)?;
+    let answers =
+        headers::decode_edits(place, headers::RESPONSE, response_headers_to_add, response_headers_to_remove)?;
+    Ok(Route {
+        name: name.clone(),
+        condition,
+        action,
+        request_headers: requests,
+        response_headers: answers,
+        metadata,
+        provenance,
+    })
+}
+
+fn encode_route(route: &Route) -> proto::Route {
+    use proto::route::Action as Proto;
+    let (request_headers_to_add, request_headers_to_remove) = headers::encode_edits(&route.request_headers);
+    let (response_headers_to_add, response_headers_to_remove) =
+        headers::encode_edits(&route.response_headers);
+    let action = match &route.action {
+        Action::Forward(sent) => Proto::Route(forward::encode(sent, &route.condition)),
+        Action::Redirect(redirect) => Proto::Redirect(answer::encode_redirect(redirect)),
+        Action::Respond(response) => Proto::DirectResponse(answer::encode_response(response)),
+    };
+    proto::Route {
+        name: route.name.clone(),
+        r#match: Some(condition::encode(&route.condition)),
+        metadata: value::encode_metadata(&route.metadata, route.provenance.as_ref()),
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        action: Some(action),
+        ..Default::default()
+    }
+}
+
+/// Fails where a filter that is not there is told what to do, unless it is said that this does not matter.
+pub(crate) fn check_filter_config(place: &Place<'_>, configs: &HashMap<String, Any>) -> Decoded<()> {
+    let mut names: Vec<&String> = configs.keys().collect();
+    names.sort();
+    for name in names {
+        let Some(any) = configs.get(name) else { continue };
+        let may_be_missing = value::type_name(any) == "envoy.config.route.v3.FilterConfig"
+            && proto::FilterConfig::decode(any.value.as_slice()).is_ok_and(|c| c.is_optional || c.disabled);
+        if !may_be_missing {
+            let what = format_args!("configuration of filter `{name}` (type {})", any.type_url);
+            return Err(place.key("typed_per_filter_config", name).unsupported(what));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! The HTTP version spoken to a cluster, and how long an idle connection is kept: in the new way
+//! (`typed_extension_protocol_options`) and the old (fields of the cluster itself).
+
+use super::place::{Decoded, Place, fields};
+use super::value::{self, decode_limit, encode_limit, pack, type_name, unpack};
+use envoy_types::pb::envoy::config::core::v3 as core_proto;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpFilter, http_filter,
+};
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::{
+    HttpProtocolOptions, http_protocol_options as options,
+};
+use envoy_types::pb::google::protobuf::Any;
+use model::cluster::UpstreamHttp;
+use options::explicit_http_config::ProtocolConfig;
+use options::{ExplicitHttpConfig, UpstreamProtocolOptions};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// What Envoy takes for a cluster that says nothing.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// The fields of a cluster that speak of HTTP.
+pub(crate) struct Options<'c> {
+    pub(crate) typed: &'c HashMap<String, Any>,
+    pub(crate) upstream: &'c Option<core_proto::UpstreamHttpProtocolOptions>,
+    pub(crate) common: &'c Option<core_proto::HttpProtocolOptions>,
+    pub(crate) http1: &'c Option<core_proto::Http1ProtocolOptions>,
+    pub(crate) http2: &'c Option<core_proto::Http2ProtocolOptions>,
+    pub(crate) as_downstream: bool,
+}
+
+type Spoken = (UpstreamHttp, Option<Duration>);
+
+pub(crate) fn decode(place: &Place<'_>, given: Options<'_>) -> Decoded<Spoken> {
+    let mut keys: Vec<&String> = given.typed.keys().collect();
+    keys.sort();
+    let mut spoken = None;
+    for key in keys {
+        let place = place.key("typed_extension_protocol_options", key);
+        match given.typed.get(key) {
+            Some(any) if type_name(any) == KEY => spoken = Some(decode_typed(&place, &unpack(&place, any)?)?),
+            Some(any) => return Err(place.unsupported(format_args!("type {}", any.type_url))),
+            None => {}
+        }
+    }
+    if let Some(spoken) = spoken {
+        return Ok(spoken);
+    }
+    check_upstream(&place.field("upstream_http_protocol_options"), given.upstream)?;
+    check_http1(&place.field("http_protocol_options"), given.http1)?;
+    check_http2(&place.field("http2_protocol_options"), given.http2)?;
+    let http = match (given.as_downstream, given.http2) {
+        (true, _) => UpstreamHttp::AsDownstream,
+        (false, Some(_)) => UpstreamHttp::Http2,
+        (false, None) => UpstreamHttp::Http1,
+    };
+    Ok((http, decode_common(&place.field("common_http_protocol_options"), given.common)?))
+}
+
+fn decode_typed(place: &Place<'_>, typed: &HttpProtocolOptions) -> Decoded<Spoken> {
+    fields!(place, typed => HttpProtocolOptions {
+        honoured: common_http_protocol_options, upstream_http_protocol_options, http_filters,
+            upstream_protocol_options;
+        ignored: ;
+        refused: header_validation_config, outlier_detection, request_mirror_policies, hash_policy, retry_policy;
+    });
+    check_upstream(&place.field("upstream_http_protocol_options"), upstream_http_protocol_options)?;
+    for (i, filter) in http_filters.iter().enumerate() {
+        check_filter(&place.item("http_filters", i), filter)?;
+    }
+    let http = match upstream_protocol_options {
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => {
+            let place = place.field("explicit_http_config");
+            match &explicit.protocol_config {
+                None => UpstreamHttp::Http1,
+                Some(ProtocolConfig::HttpProtocolOptions(http1)) => {
+                    check_http1(&place.field("http_protocol_options"), &Some(http1.clone()))?;
+                    UpstreamHttp::Http1
+                }
+                Some(ProtocolConfig::Http2ProtocolOptions(http2)) => {
+                    check_http2(&place.field("http2_protocol_options"), &Some(http2.clone()))?;
+                    UpstreamHttp::Http2
+                }
+                Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
+                    return Err(place.field("http3_protocol_options").unsupported("HTTP/3"));
+                }
+            }
+        }
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(same)) => {
+            let place = place.field("use_downstream_protocol_config");
+            check_http1(&place.field("http_protocol_options"), &same.http_protocol_options)?;
+            check_http2(&place.field("http2_protocol_options"), &same.http2_protocol_options)?;
+            place.refuse("http3_protocol_options", &same.http3_protocol_options)?;
+            UpstreamHttp::AsDownstream
+        }
+        Some(UpstreamProtocolOptions::AutoConfig(auto)) => {
+            let place = place.field("auto_config");
+            check_http1(&place.field("http_protocol_options"), &auto.http_protocol_options)?;
+            check_http2(&place.field("http2_protocol_options"), &auto.http2_protocol_options)?;
+            place.refuse("http3_protocol_options", &auto.http3_protocol_options)?;
+            UpstreamHttp::Alpn
+        }
+        None => UpstreamHttp::Http1,
+    };
+    Ok((http, decode_common(&place.field("common_http_protocol_options"), common_http_protocol_options)?))
+}
+
+/// Towards a cluster only the filter that every chain has to end with.
+fn check_filter(place: &Place<'_>, filter: &HttpFilter) -> Decoded<()> {
+    let type_url = match &filter.config_type {
+        Some(http_filter::ConfigType::TypedConfig(any)) => any.type_url.as_str(),
+        _ => "unknown",
+    };
+    let codec = type_url.ends_with("/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec");
+    match codec || filter.is_optional || filter.disabled {
+        true => Ok(()),
+        false => Err(place.unsupported(format_args!("filter `{}` (type {type_url})", filter.name))),
+    }
+}
+
+fn check_upstream(
+    place: &Place<'_>,
+    upstream: &Option<core_proto::UpstreamHttpProtocolOptions>,
+) -> Decoded<()> {
+    let Some(upstream) = upstream else { return Ok(()) };
+    fields!(place, upstream => core_proto::UpstreamHttpProtocolOptions {
+        honoured: ;
+        ignored: override_auto_sni_header;
+        refused: auto_sni, auto_san_validation;
+    });
+    Ok(())
+}
+
+/// The idle timeout; every other limit has to be absent.
+pub(crate) fn decode_common(
+    place: &Place<'_>,
+    common: &Option<core_proto::HttpProtocolOptions>,
+) -> Decoded<Option<Duration>> {
+    let Some(common) = common else { return Ok(Some(IDLE_TIMEOUT)) };
+    fields!(place, common => core_proto::HttpProtocolOptions {
+        honoured: idle_timeout, max_connection_duration, max_stream_duration, max_requests_per_connection;
+        // Heads are bounded by limits of our own.
+        ignored: max_headers_count, max_response_headers_kb, max_connection_duration_jitter;
+        refused: headers_with_underscores_action;
+    });
+    value::refuse_limit(place, "max_connection_duration", max_connection_duration)?;
+    value::refuse_limit(place, "max_stream_duration", max_stream_duration)?;
+    place.refuse("max_requests_per_connection", &max_requests_per_connection.filter(|max| max.value != 0))?;
+    decode_limit(&place.field("idle_timeout"), idle_timeout, Some(IDLE_TIMEOUT))
+}
+
+pub(crate) fn check_http1(
+    place: &Place<'_>,
+    http1: &Option<core_proto::Http1ProtocolOptions>,
+) -> Decoded<()> {
+    use core_proto::http1_protocol_options::header_key_format::HeaderFormat;
+    let Some(http1) = http1 else { return Ok(()) };
+    fields!(place, http1 => core_proto::Http1ProtocolOptions {
+        honoured: header_key_format;
+        // HTTP/1.0 and the case of names are kept whatever is said; so are trailers.
+        ignored: allow_absolute_url, accept_http_10, enable_trailers,
+            override_stream_error_on_invalid_http_message, use_balsa_parser, allow_custom_methods;
+        refused: default_host_for_http_10, allow_chunked_length, send_fully_qualified_url, ignore_http_11_upgrade;
+    });
+    match header_key_format.as_ref().and_then(|format| format.header_format.as_ref()) {
+        Some(HeaderFormat::ProperCaseWords(_)) => {
+            Err(place.field("header_key_format").unsupported("proper_case_words"))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn check_http2(
+    place: &Place<'_>,
+    http2: &Option<core_proto::Http2ProtocolOptions>,
+) -> Decoded<()> {
+    let Some(http2) = http2 else { return Ok(()) };
+    fields!(place, http2 => core_proto::Http2ProtocolOptions {
+        honoured: ;
+        // Windows, tables, budgets and pings are bounded by limits of our own; CONNECT is allowed by upgrades.
+        ignored: hpack_table_size, max_concurrent_streams, initial_stream_window_size,
+            initial_connection_window_size, allow_connect, max_outbound_frames, max_outbound_control_frames,
+            max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream,
+            max_inbound_window_update_frames_per_data_frame_sent, stream_error_on_invalid_http_messaging,
+            override_stream_error_on_invalid_http_message, connection_keepalive, use_oghttp2_codec,
+            max_metadata_size, enable_huffman_encoding, max_header_field_size_kb, disallow_obs_text,
+            stream_reset_burst, stream_reset_rate;
+        refused: allow_metadata, custom_settings_parameters;
+    });
+    Ok(())
+}
+
+pub(crate) fn encode(http: UpstreamHttp, idle_timeout: Option<Duration>) -> HashMap<String, Any> {
+    let http1 = core_proto::Http1ProtocolOptions::default;
+    // So that an upgrade can be passed on over HTTP/2, as extended CONNECT.
+    let http2 = || core_proto::Http2ProtocolOptions { allow_connect: true, ..Default::default() };
+    let explicit = |config| {
+        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
+    };
+    let protocol = match http {
+        UpstreamHttp::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(http1())),
+        UpstreamHttp::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2())),
+        UpstreamHttp::AsDownstream => {
+            UpstreamProtocolOptions::UseDownstreamProtocolConfig(options::UseDownstreamHttpConfig {
+                http_protocol_options: Some(http1()),
+                http2_protocol_options: Some(http2()),
+                ..Default::default()
+            })
+        }
+        UpstreamHttp::Alpn => UpstreamProtocolOptions::AutoConfig(options::AutoHttpConfig {
+            http_protocol_options: Some(http1()),
+            http2_protocol_options: Some(http2()),
+            ..Default::default()
+        }),
+    };
+    let typed = HttpProtocolOptions {
+        common_http_protocol_options: Some(core_proto::HttpProtocolOptions {
+            idle_timeout: encode_limit(idle_timeout),
+            ..Default::default()
+        }),
+        upstream_protocol_options: Some(protocol),
+        ..Default::default()
+    };
+    HashMap::from([(KEY.to_owned(), pack(&typed))])
+}
