@@ -1,6 +1,6 @@
 # What people and CI run. Needs a Rust toolchain (https://rustup.rs) and make.
 
-.PHONY: help build demo check test fmt
+.PHONY: help build demo check test fmt peers
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -17,7 +17,17 @@ check: ## type-check everything, quickly
 fmt: ## format the code
 	cargo fmt --all
 
-test: ## formatting, lints and all tests
+peers: .peers/installed ## install the programs by others that the tests run beside ours
+
+# Quick when they are there; again when the list changes.
+.peers/installed: crates/testing/peers.txt
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "make peers needs Python 3 with venv, such as: apt-get install python3-venv" >&2; exit 1; }
+	python3 -m venv .peers/venv
+	.peers/venv/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+test: peers ## formatting, lints and all tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test --workspace

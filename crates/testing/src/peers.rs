@@ -1,0 +1,21 @@
+//! Programs by others, where `make peers` puts them. One that is missing fails the test that needs it: a test that
+//! passes because it did nothing says something that is not so.
+
+use std::path::{Path, PathBuf};
+
+/// The real Envoy.
+pub fn envoy() -> PathBuf {
+    installed("envoy")
+}
+
+/// A Python with `grpcio` and the xDS protos.
+pub fn python() -> PathBuf {
+    installed("python")
+}
+
+fn installed(program: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
+    let path = root.join(".peers/venv/bin").join(program);
+    assert!(path.exists(), "`{program}` is not installed for the tests: run `make peers`");
+    path
+}
