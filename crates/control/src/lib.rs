@@ -1,9 +1,19 @@
-//! The control plane, as far as it goes today: folders of files become one set of resources, in which the last good
-//! version of each stays in force while a newer one is wrong.
+//! The control plane: folders of files become one set of resources in force, that becomes what proxies run, and it is served
+//! to them over ADS as it changes, with certificates for those who prove who they are.
 //!
-//! Translating that set into what proxies run, and serving it to them, is not here yet.
-//! A module names only modules listed after it.
+//! Start at [`plane`]: a configuration's journey. What a resource says is `api`'s, what bytes mean is `xds`', and signing is
+//! `ca`'s. A module names only modules listed after it.
 
+pub mod plane;
+mod admin;
+mod ads;
+mod secrets;
+mod generation;
+mod serve;
+mod join_tokens;
+mod status;
+mod watch;
+pub mod event;
 pub mod translate;
 pub mod node;
 pub mod world;

@@ -1,0 +1,231 @@
+//! The two dialects of ADS, delta and state-of-the-world, as one stream sees them. What either answers is for `xds`.
+
+use crate::node::{NodeError, ProxyNode};
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use envoy_types::pb::google::protobuf::value::Kind;
+use envoy_types::pb::google::protobuf::{Struct, Value as WireValue};
+use model::metadata::Value;
+use std::collections::BTreeMap;
+use xds::resources::ResourceSet;
+use xds::server::{DeltaStream, Rejection, TooManySubscriptions};
+use xds::sotw::SotwStream;
+
+/// Deepest nesting of metadata that is read; what lies deeper is null.
+const METADATA_DEPTH: usize = 16;
+
+/// One dialect's stream.
+pub(super) trait Dialect: Send + 'static {
+    /// A request of the client.
+    type Request: Request;
+    /// A response to it.
+    type Response: Response;
+    /// What it is called.
+    const NAME: &'static str;
+
+    /// A stream that may hold `limit` names and types together.
+    fn new(limit: usize) -> Self;
+    /// Takes a request and answers it, if an answer is due.
+    fn request(
+        &mut self,
+        request: Self::Request,
+        set: &ResourceSet,
+    ) -> Result<Option<Self::Response>, TooManySubscriptions>;
+    /// What a new set changes for this client.
+    fn change(&mut self, set: &ResourceSet) -> Vec<Self::Response>;
+    /// Hands over the refusals since the last call.
+    fn take_rejections(&mut self) -> Vec<Rejection>;
+}
+
+/// What both dialects' requests say.
+pub(super) trait Request: Send + 'static {
+    /// Who asks; only the first request of a stream must say.
+    fn take_node(&mut self) -> Option<Node>;
+    /// The type asked for.
+    fn type_url(&self) -> &str;
+    /// The response that is acknowledged or refused.
+    fn nonce(&self) -> &str;
+    /// Whether it is refused.
+    fn is_refusal(&self) -> bool;
+    /// Whether a resource is asked for by this name.
+    fn asks_for(&self, name: &str) -> bool;
+}
+
+/// What both dialects' responses say.
+pub(super) trait Response: Send + 'static {
+    /// The type of its resources.
+    fn type_url(&self) -> &str;
+    /// Its number on the stream.
+    fn nonce(&self) -> &str;
+    /// The version of the whole set.
+    fn version(&self) -> &str;
+    /// How many resources it carries.
+    fn size(&self) -> usize;
+    /// The names it carries, where it says them.
+    fn names(&self) -> Vec<String>;
+}
+
+impl Dialect for DeltaStream {
+    type Request = DeltaDiscoveryRequest;
+    type Response = DeltaDiscoveryResponse;
+    const NAME: &'static str = "delta";
+
+    fn new(limit: usize) -> Self {
+        Self::new(limit)
+    }
+
+    fn request(
+        &mut self,
+        request: Self::Request,
+        set: &ResourceSet,
+    ) -> Result<Option<Self::Response>, TooManySubscriptions> {
+        self.request(request, set)
+    }
+
+    fn change(&mut self, set: &ResourceSet) -> Vec<Self::Response> {
+        self.change(set)
+    }
+
+    fn take_rejections(&mut self) -> Vec<Rejection> {
+        self.take_rejections()
+    }
+}
+
+impl Dialect for SotwStream {
+    type Request = DiscoveryRequest;
+    type Response = DiscoveryResponse;
+    const NAME: &'static str = "sotw";
+
+    fn new(limit: usize) -> Self {
+        Self::new(limit)
+    }
+
+    fn request(
+        &mut self,
+        request: Self::Request,
+        set: &ResourceSet,
+    ) -> Result<Option<Self::Response>, TooManySubscriptions> {
+        self.request(request, set)
+    }
+
+    fn change(&mut self, set: &ResourceSet) -> Vec<Self::Response> {
+        self.change(set)
+    }
+
+    fn take_rejections(&mut self) -> Vec<Rejection> {
+        self.take_rejections()
+    }
+}
+
+impl Request for DeltaDiscoveryRequest {
+    fn take_node(&mut self) -> Option<Node> {
+        self.node.take()
+    }
+
+    fn type_url(&self) -> &str {
+        &self.type_url
+    }
+
+    fn nonce(&self) -> &str {
+        &self.response_nonce
+    }
+
+    fn is_refusal(&self) -> bool {
+        self.error_detail.is_some()
+    }
+
+    fn asks_for(&self, name: &str) -> bool {
+        self.resource_names_subscribe.iter().any(|n| n == name)
+    }
+}
+
+impl Request for DiscoveryRequest {
+    fn take_node(&mut self) -> Option<Node> {
+        self.node.take()
+    }
+
+    fn type_url(&self) -> &str {
+        &self.type_url
+    }
+
+    fn nonce(&self) -> &str {
+        &self.response_nonce
+    }
+
+    fn is_refusal(&self) -> bool {
+        self.error_detail.is_some()
+    }
+
+    fn asks_for(&self, name: &str) -> bool {
+        self.resource_names.iter().any(|n| n == name)
+    }
+}
+
+impl Response for DeltaDiscoveryResponse {
+    fn type_url(&self) -> &str {
+        &self.type_url
+    }
+
+    fn nonce(&self) -> &str {
+        &self.nonce
+    }
+
+    fn version(&self) -> &str {
+        &self.system_version_info
+    }
+
+    fn size(&self) -> usize {
+        self.resources.len() + self.removed_resources.len()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let sent = self.resources.iter().map(|r| &r.name);
+        sent.chain(&self.removed_resources).cloned().collect()
+    }
+}
+
+impl Response for DiscoveryResponse {
+    fn type_url(&self) -> &str {
+        &self.type_url
+    }
+
+    fn nonce(&self) -> &str {
+        &self.nonce
+    }
+
+    fn version(&self) -> &str {
+        &self.version_info
+    }
+
+    fn size(&self) -> usize {
+        self.resources.len()
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// The proxy that a node describes.
+pub(super) fn read_node(node: &Node) -> Result<ProxyNode, NodeError> {
+    let metadata = node.metadata.as_ref().map(|m| fields(m, METADATA_DEPTH)).unwrap_or_default();
+    ProxyNode::from_node(&node.id, &node.cluster, &metadata, &node.user_agent_name)
+}
+
+fn fields(wire: &Struct, depth: usize) -> BTreeMap<String, Value> {
+    wire.fields.iter().map(|(key, wire)| (key.clone(), value(wire, depth))).collect()
+}
+
+fn value(wire: &WireValue, depth: usize) -> Value {
+    let Some(depth) = depth.checked_sub(1) else { return Value::Null };
+    match &wire.kind {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::NumberValue(number)) => Value::Number(*number),
+        Some(Kind::StringValue(text)) => Value::String(text.clone()),
+        Some(Kind::BoolValue(truth)) => Value::Bool(*truth),
+        Some(Kind::StructValue(wire)) => Value::Struct(fields(wire, depth)),
+        Some(Kind::ListValue(wire)) => Value::List(wire.values.iter().map(|v| value(v, depth)).collect()),
+    }
+}

@@ -1,0 +1,29 @@
+//! The thread that turns touched files into generations. It blocks, and nothing waits for it but the files.
+
+use super::configuration::Configuration;
+use crate::generation::Generation;
+use crate::watch::{Wake, Watch};
+use std::sync::Arc;
+use tokio::sync::watch::Sender;
+use xds::resources::VersionedResource;
+
+/// Runs until the watch is told to stop or nobody wants generations any more.
+pub(super) fn spawn(
+    mut watch: Watch,
+    mut configuration: Configuration,
+    publish: Sender<Arc<Generation>>,
+    trust_bundle: VersionedResource,
+) -> Result<(), String> {
+    let run = move || {
+        // The folders may have changed between the first look and the start of the watch.
+        let mut again_at = Some(std::time::Instant::now());
+        while watch.wait(again_at) == Wake::Look && !publish.is_closed() {
+            again_at = configuration.look();
+            if let Some(pending) = configuration.take_pending() {
+                publish.send_replace(Arc::new(pending.publish(&trust_bundle)));
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("configuration".to_owned()).spawn(run);
+    thread.map(drop).map_err(|error| format!("the thread that watches files cannot start: {error}"))
+}
