@@ -2,6 +2,7 @@
 //! Nothing is decided here.
 
 mod check;
+mod control;
 mod parent;
 mod sample;
 mod up;
@@ -23,6 +24,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Subcommand)]
 enum Command {
     Check(check::Check),
+    Control(control::Control),
     Sample(sample::Sample),
     Up(up::Up),
     #[command(hide = true)]
@@ -32,6 +34,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Check(check) => check.run(),
+        Command::Control(control) => control.run(),
         Command::Sample(sample) => sample.run(),
         Command::Up(up) => up.run(),
         Command::ExecWithParent(exec) => exec.run(),
