@@ -26,3 +26,6 @@ pub use exchange::{ConnectionRecord, Exchange, RequestRecord, RouteTaken, Upstre
 pub use peer::NodeLabels;
 pub use recorder::Recorder;
 pub use telemetry::{ClusterCounters, ListenerCounters, OpenConnection, Telemetry};
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use super::sink::{Sink, Sinks};
 use super::view::{View, write_json_text, write_json_value};
 use model::format::{Command, Template};
 use model::listener::{AccessLog, LogFormat};
+use model::metadata::Value;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -90,6 +91,10 @@ fn write_json_field(template: &Template, view: &View<'_>, out: &mut Vec<u8>) {
     match command {
         Command::Metadata { scope, namespace, key } => {
             match view.metadata(*scope, namespace, key) {
+                Some(Value::String(text)) => {
+                    let length = text.len().min(max_length.unwrap_or(usize::MAX));
+                    write_json_text(text.as_bytes().get(..length).unwrap_or_default(), out);
+                }
                 Some(value) => write_json_value(&value, out),
                 None => out.extend_from_slice(b"null"),
             }

@@ -59,6 +59,9 @@ struct Service {
     namespace: String,
 }
 
+/// The peer that a header's value describes, if it can be read.
+type Said = Option<Arc<Peer>>;
+
 /// What one thread knows. It belongs to one [`Telemetry`].
 pub(super) struct Local {
     telemetry: u64,
@@ -66,9 +69,9 @@ pub(super) struct Local {
     /// Number of the thread among all that count.
     thread: u64,
     pub(super) queue: Option<Arc<Queue>>,
-    headers: FxHashMap<Box<[u8]>, Option<Arc<Peer>>>,
+    headers: FxHashMap<Box<[u8]>, Said>,
     /// The header seen last: comparing is cheaper than hashing.
-    last_header: Option<(Box<[u8]>, Option<Arc<Peer>>)>,
+    last_header: Option<(Box<[u8]>, Said)>,
     peers: Table<Peer>,
     /// By address; the `Arc` or `Weak` beside it keeps the address from being used for another.
     peers_by_address: FxHashMap<usize, (Arc<Peer>, u32)>,
@@ -162,7 +165,7 @@ impl Local {
     }
 
     /// The peer that a header's value describes.
-    pub(super) fn peer_of_header(&mut self, value: &[u8]) -> Option<Arc<Peer>> {
+    pub(super) fn peer_of_header(&mut self, value: &[u8]) -> Said {
         if let Some((last, peer)) = &self.last_header
             && **last == *value
         {
