@@ -1,0 +1,383 @@
+//! What a VirtualService's rule does with a request: destinations, rewrites, redirects, answers, headers, retries.
+//! Finished but for the port of destinations that name none, which is the one the request came in on.
+
+use super::clusters::{cluster_name, tunnel_name};
+use super::protocol::Protocol;
+use super::registry::Registry;
+use crate::hosts::full_name;
+use api::networking::{
+    Destination as WrittenDestination, HeaderOperations, Headers, HttpRedirect, HttpRetry, HttpRewrite,
+    HttpRoute, RedirectPortSelection, RouteDestination,
+};
+use api::{Diagnostic, Object};
+use http::HeaderName;
+use model::field::FieldName;
+use model::format::Template;
+use model::header::{EditAction, HeaderEdit, HeaderEdits};
+use model::retry::{BACK_OFF_BASE, RetryConditions, RetryPolicy};
+use model::route::{
+    Action, DirectResponse, Forward, HostRewrite, PathRewrite, Redirect, Substitution, Target,
+    WeightedCluster,
+};
+use std::time::Duration;
+
+/// A share of a rule's traffic.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Destination {
+    host: String,
+    subset: String,
+    /// `None` for the port the request came in on.
+    port: Option<u16>,
+    weight: u32,
+    request_headers: HeaderEdits,
+    response_headers: HeaderEdits,
+    host_rewrite: Option<String>,
+}
+
+/// What a rule does.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Outcome {
+    /// Sends on.
+    Forward {
+        /// At least one.
+        destinations: Vec<Destination>,
+        /// Everything but the target.
+        forward: Box<Forward>,
+    },
+    /// Redirects; the port is the request's own when told so.
+    Redirect(Redirect, bool),
+    /// Answers.
+    Respond(DirectResponse),
+}
+
+/// Where something is written, and where to tell what is wrong with it.
+pub(super) struct Place<'p> {
+    pub(super) object: &'p Object,
+    pub(super) path: &'p str,
+    pub(super) found: &'p mut Vec<Diagnostic>,
+}
+
+impl Place<'_> {
+    fn tell(&mut self, field: &str, message: String, help: &str) {
+        self.found.push(self.object.warning(&format!("{}.{field}", self.path), message).help(help));
+    }
+}
+
+/// Timeout and retries of rules that have none of their own.
+#[derive(Debug, Clone)]
+pub(super) struct Defaults {
+    pub(super) timeout: Option<Duration>,
+    pub(super) retry: RetryPolicy,
+}
+
+impl Destination {
+    /// A destination as written in a rule of `namespace`.
+    fn of(to: &WrittenDestination, weight: u32, namespace: &str, registry: &Registry) -> Self {
+        let host = full_name(&to.host, namespace);
+        let service = registry.find(&host);
+        let only =
+            service.and_then(|s| if let [port] = s.ports.as_slice() { Some(port.number) } else { None });
+        Self {
+            // A host below a wildcard is reached through the wildcard's cluster.
+            host: service.map_or(host, |service| service.host.clone()),
+            subset: to.subset.clone(),
+            port: to.port.as_ref().map(|port| port.number).or(only),
+            weight,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            host_rewrite: None,
+        }
+    }
+
+    /// The cluster for requests that came in on `port`.
+    pub(super) fn cluster(&self, port: u16) -> String {
+        cluster_name(self.port.unwrap_or(port), &self.subset, &self.host)
+    }
+
+    /// The cluster for a tunnel's bytes.
+    fn tunnel(&self, port: u16, registry: &Registry) -> String {
+        let port = self.port.unwrap_or(port);
+        let unknown = |number| Some(registry.find(&self.host)?.port(number)?.protocol == Protocol::Auto);
+        match unknown(port) {
+            Some(true) => tunnel_name(port, &self.subset, &self.host),
+            _ => cluster_name(port, &self.subset, &self.host),
+        }
+    }
+}
+
+/// The destinations of a TCP or TLS rule.
+pub(super) fn destinations(
+    routes: &[RouteDestination],
+    namespace: &str,
+    registry: &Registry,
+) -> Vec<Destination> {
+    let weights = shares(routes.iter().map(|route| route.weight));
+    let all = routes.iter().zip(weights).filter(|(_, weight)| *weight > 0);
+    all.map(|(route, weight)| Destination::of(&route.destination, weight, namespace, registry)).collect()
+}
+
+/// Where a tunnel's bytes go.
+pub(super) fn tunnel_target(destinations: &[Destination], port: u16, registry: &Registry) -> Option<Target> {
+    target(destinations, |to| to.tunnel(port, registry))
+}
+
+/// Clusters by weight, for connections.
+pub(super) fn weighted(destinations: &[Destination], port: u16) -> Vec<WeightedCluster> {
+    let one = |to: &Destination| WeightedCluster {
+        cluster: to.cluster(port),
+        weight: to.weight,
+        request_headers: to.request_headers.clone(),
+        response_headers: to.response_headers.clone(),
+        host_rewrite: to.host_rewrite.clone(),
+    };
+    destinations.iter().map(one).collect()
+}
+
+fn target(destinations: &[Destination], cluster: impl Fn(&Destination) -> String) -> Option<Target> {
+    Some(match destinations {
+        [] => return None,
+        [one] => Target::Cluster(cluster(one)),
+        many => Target::Weighted(
+            many.iter()
+                .zip(weighted(many, 0))
+                .map(|(to, w)| WeightedCluster { cluster: cluster(to), ..w })
+                .collect(),
+        ),
+    })
+}
+
+/// Weights as shares: one destination has everything, and where nobody has any, all have the same.
+fn shares(weights: impl Iterator<Item = i32>) -> Vec<u32> {
+    let weights: Vec<u32> = weights.map(|weight| u32::try_from(weight).unwrap_or(0)).collect();
+    if weights.len() == 1 || weights.iter().all(|weight| *weight == 0) {
+        return vec![1; weights.len()];
+    }
+    weights
+}
+
+impl Outcome {
+    /// What `rule` does.
+    pub(super) fn of(
+        rule: &HttpRoute,
+        registry: &Registry,
+        defaults: &Defaults,
+        place: &mut Place<'_>,
+    ) -> Self {
+        if let Some(redirect) = &rule.redirect {
+            let (redirect, keeps_port) = redirection(redirect);
+            return Self::Redirect(redirect, keeps_port);
+        }
+        if let Some(respond) = &rule.direct_response {
+            let body = respond.body.as_ref().map(|body| body.content.clone()).unwrap_or_default();
+            return Self::Respond(DirectResponse {
+                status: u16::try_from(respond.status).unwrap_or(503),
+                body,
+            });
+        }
+        let namespace = place.object.namespace().to_owned();
+        let weights = shares(rule.route.iter().map(|route| route.weight));
+        let mut destinations = Vec::new();
+        for (index, (route, weight)) in
+            rule.route.iter().zip(weights).enumerate().filter(|(_, (_, w))| *w > 0)
+        {
+            let mut to = Destination::of(&route.destination, weight, &namespace, registry);
+            let field = format!("route[{index}].headers");
+            (to.request_headers, to.host_rewrite) = request_edits(route.headers.as_ref(), &field, place);
+            to.response_headers = response_edits(route.headers.as_ref(), &field, place);
+            destinations.push(to);
+        }
+        if destinations.is_empty() {
+            let body = "this rule names no destination that is supported yet\n".into();
+            return Self::Respond(DirectResponse { status: 503, body });
+        }
+        let mut forward = Forward::to("");
+        forward.timeout = rule.timeout.or(defaults.timeout).filter(|timeout| !timeout.is_zero());
+        forward.retry = rule.retries.as_ref().map(|retries| retry_policy(retries, place));
+        if let Some(rewrite) = &rule.rewrite {
+            (forward.path_rewrite, forward.host_rewrite) = rewrites(rewrite, place);
+        }
+        Self::Forward { destinations, forward: Box::new(forward) }
+    }
+
+    /// The action for requests that came in on `port`.
+    pub(super) fn action(&self, port: u16) -> Action {
+        match self {
+            Self::Respond(response) => Action::Respond(response.clone()),
+            Self::Redirect(redirect, true) => {
+                Action::Redirect(Redirect { port: Some(port), ..redirect.clone() })
+            }
+            Self::Redirect(redirect, false) => Action::Redirect(redirect.clone()),
+            Self::Forward { destinations, forward } => {
+                let mut forward = forward.clone();
+                if let Some(target) = target(destinations, |to| to.cluster(port)) {
+                    forward.target = target;
+                }
+                if let ([one], None) = (destinations.as_slice(), &forward.host_rewrite) {
+                    forward.host_rewrite = one.host_rewrite.clone().map(HostRewrite::Literal);
+                }
+                Action::Forward(forward)
+            }
+        }
+    }
+
+    /// Edits of a single destination: they become the route's.
+    pub(super) fn edits(&self) -> (HeaderEdits, HeaderEdits) {
+        match self {
+            Self::Forward { destinations, .. } => match destinations.as_slice() {
+                [one] => (one.request_headers.clone(), one.response_headers.clone()),
+                _ => Default::default(),
+            },
+            _ => Default::default(),
+        }
+    }
+
+    /// The destinations, when it sends on.
+    pub(super) fn destinations(&self) -> &[Destination] {
+        match self {
+            Self::Forward { destinations, .. } => destinations,
+            _ => &[],
+        }
+    }
+}
+
+fn redirection(written: &HttpRedirect) -> (Redirect, bool) {
+    let text = |text: &str| Some(text.to_owned()).filter(|t| !t.is_empty());
+    let by_scheme = match written.scheme.as_str() {
+        "https" => 443,
+        _ => 80,
+    };
+    let port = match written.derive_port {
+        Some(RedirectPortSelection::FromProtocolDefault) => Some(by_scheme),
+        _ => written.port,
+    };
+    let path = match (written.uri.as_str(), written.prefix_rewrite.as_str()) {
+        ("", "") => None,
+        ("", prefix) => Some(PathRewrite::Prefix(prefix.to_owned())),
+        (uri, _) => Some(PathRewrite::Full(uri.to_owned())),
+    };
+    let redirect = Redirect {
+        scheme: text(&written.scheme),
+        host: text(&written.authority),
+        port,
+        path,
+        status: u16::try_from(written.redirect_code).ok().filter(|code| *code != 0).unwrap_or(301),
+        strip_query: false,
+    };
+    (redirect, written.derive_port == Some(RedirectPortSelection::FromRequestPort))
+}
+
+fn rewrites(written: &HttpRewrite, place: &mut Place<'_>) -> (Option<PathRewrite>, Option<HostRewrite>) {
+    let host = Some(written.authority.clone()).filter(|a| !a.is_empty()).map(HostRewrite::Literal);
+    let path = match &written.uri_regex_rewrite {
+        Some(regex) => match Substitution::new(&regex.r#match, &regex.rewrite) {
+            Ok(substitution) => Some(PathRewrite::Regex(substitution)),
+            Err(error) => {
+                let help = "the path is not changed; write a regular expression in RE2 syntax";
+                place.tell("rewrite.uriRegexRewrite.match", error.to_string(), help);
+                None
+            }
+        },
+        None => Some(written.uri.clone()).filter(|uri| !uri.is_empty()).map(PathRewrite::Prefix),
+    };
+    (path, host)
+}
+
+/// Conditions of retries that are written without any: Istio's, and what is safe besides.
+const WRITTEN_RETRY_ON: &str =
+    "connect-failure,refused-stream,unavailable,cancelled,reset-before-request,ieum-idempotent-reset";
+/// Picks made to find an endpoint that was not tried.
+const HOST_PICKS: u32 = 5;
+
+/// Retries where nobody says anything: only of what was not processed, or does no harm when it is done twice.
+pub(super) fn default_retry() -> RetryPolicy {
+    RetryPolicy {
+        conditions: RetryConditions {
+            connect_failure: true,
+            refused_stream: true,
+            reset_before_request: true,
+            idempotent_reset: true,
+            ..RetryConditions::default()
+        },
+        retries: 2,
+        avoid_previous_hosts: true,
+        host_picks: HOST_PICKS,
+        ..RetryPolicy::default()
+    }
+}
+
+/// Retries as written.
+pub(super) fn retry_policy(written: &HttpRetry, place: &mut Place<'_>) -> RetryPolicy {
+    let retries = u32::try_from(written.attempts).unwrap_or(0);
+    let tokens = match written.retry_on.as_str() {
+        _ if retries == 0 => "",
+        "" => WRITTEN_RETRY_ON,
+        tokens => tokens,
+    };
+    let is_code = |token: &&str| token.len() == 3 && token.bytes().all(|b| b.is_ascii_digit());
+    let (codes, words): (Vec<&str>, Vec<&str>) = tokens.split(',').map(str::trim).partition(is_code);
+    let (mut conditions, unknown) = RetryConditions::parse(&words.join(","));
+    let codes: Vec<u16> = codes.iter().filter_map(|code| code.parse().ok()).collect();
+    if !codes.is_empty() {
+        conditions.status_codes.get_or_insert_default().extend(codes);
+    }
+    for token in unknown {
+        place.tell(
+            "retries.retryOn",
+            format!("`{token}` is not a condition for retries; it is ignored"),
+            "name one of Envoy's retry conditions, or a status code",
+        );
+    }
+    let base = written.backoff.filter(|base| !base.is_zero()).unwrap_or(BACK_OFF_BASE);
+    let avoid = written.retry_ignore_previous_hosts.unwrap_or(true);
+    RetryPolicy {
+        conditions,
+        retries,
+        per_try_timeout: written.per_try_timeout.filter(|timeout| !timeout.is_zero()),
+        back_off_base: base,
+        back_off_max: base.saturating_mul(10),
+        avoid_previous_hosts: avoid,
+        host_picks: if avoid { HOST_PICKS } else { 1 },
+    }
+}
+
+/// Edits to requests, and the authority where they set it.
+pub(super) fn request_edits(
+    headers: Option<&Headers>,
+    field: &str,
+    place: &mut Place<'_>,
+) -> (HeaderEdits, Option<String>) {
+    let Some(operations) = headers.and_then(|h| h.request.as_ref()) else { return Default::default() };
+    let is_host = |name: &&String| FieldName::parse(name) == Some(FieldName::Authority);
+    let host = operations.set.iter().find(|(name, _)| is_host(name)).map(|(_, value)| value.clone());
+    let mut rest = operations.clone();
+    rest.set.retain(|name, _| !is_host(&name));
+    (edits(&rest, &format!("{field}.request"), place), host)
+}
+
+/// Edits to answers.
+pub(super) fn response_edits(headers: Option<&Headers>, field: &str, place: &mut Place<'_>) -> HeaderEdits {
+    let operations = headers.and_then(|h| h.response.as_ref());
+    operations.map(|o| edits(o, &format!("{field}.response"), place)).unwrap_or_default()
+}
+
+fn edits(operations: &HeaderOperations, field: &str, place: &mut Place<'_>) -> HeaderEdits {
+    let set = operations.set.iter().map(|pair| (pair, "set", EditAction::OverwriteOrAdd));
+    let add = operations.add.iter().map(|pair| (pair, "add", EditAction::AppendOrAdd));
+    let mut all = HeaderEdits::default();
+    for ((name, value), operation, action) in add.chain(set) {
+        let Some(header) = FieldName::parse(name) else {
+            let message = format!("`{name}` is not the name of a header; it is left out");
+            place.tell(&format!("{field}.{operation}"), message, "write a header's name");
+            continue;
+        };
+        let value = Template::parse(value).unwrap_or_else(|error| {
+            let message = format!("{error}; the value is used as it is written");
+            place.tell(&format!("{field}.{operation}"), message, "write `%%` for a percent sign");
+            Template::literal(value)
+        });
+        all.add.push(HeaderEdit { name: header, value, action, keep_empty: false });
+    }
+    all.remove =
+        operations.remove.iter().filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()).collect();
+    all
+}

@@ -1,0 +1,242 @@
+//! Clusters and their endpoints: one per port of a service, and one per port and subset that DestinationRules name.
+//! Names are Istio's, `outbound|<port>|<subset>|<host>`. What comes in at a workload is `inbound`'s.
+
+use super::authentication::{Authentication, is_subset};
+use super::policy::{Chosen, Policies, Policy};
+use super::protocol::Protocol;
+use super::registry::{Discovery, Port, Service};
+use super::upstream_tls::{Reach, TLS_MODE, TLS_MODE_ISTIO};
+use super::workload::Workload;
+use api::networking::{ClientTlsMode, H2UpgradePolicy, SimpleLb};
+use api::security::MutualTlsMode;
+use model::balance::LoadBalancing;
+use model::cluster::{self, Cluster, TRANSPORT_MATCH_NAMESPACE, Transport, UpstreamHttp};
+use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, Locality, LocalityEndpoints};
+use model::metadata::{Metadata, Value};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time to connect where nobody says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection without requests is closed after this where nobody says otherwise.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// A cluster and, where it asks for them by name, its endpoints.
+#[derive(Debug, Clone)]
+pub(super) struct ClusterSet {
+    pub(super) clusters: Vec<Arc<Cluster>>,
+    pub(super) endpoints: Vec<Arc<Assignment>>,
+}
+
+/// Settings of the mesh that clusters depend on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ClusterSettings {
+    pub(super) trust_domain: String,
+    pub(super) auto_mtls: bool,
+    pub(super) connect_timeout: Option<Duration>,
+}
+
+/// The name of a cluster.
+pub(super) fn cluster_name(port: u16, subset: &str, host: &str) -> String {
+    format!("outbound|{port}|{subset}|{host}")
+}
+
+/// The name of the cluster that carries a tunnel's bytes to a port of which it is not known what it speaks.
+pub(super) fn tunnel_name(port: u16, subset: &str, host: &str) -> String {
+    format!("outbound-tunnel|{port}|{subset}|{host}")
+}
+
+/// Makes the clusters of services.
+pub(super) struct ClusterMaker<'m> {
+    pub(super) settings: &'m ClusterSettings,
+    pub(super) policies: &'m Policies,
+    pub(super) authentication: &'m Authentication,
+    /// For gRPC libraries: no TLS, and only what they know.
+    pub(super) grpc: bool,
+}
+
+/// One cluster to make.
+struct Part<'p> {
+    service: &'p Service,
+    port: &'p Port,
+    subset: &'p str,
+    /// Labels of the subset.
+    labels: &'p BTreeMap<String, String>,
+}
+
+impl ClusterMaker<'_> {
+    /// The clusters of `service` under the DestinationRules that count.
+    pub(super) fn of(&self, service: &Service, chosen: &Chosen) -> ClusterSet {
+        let mut set = ClusterSet { clusters: Vec::new(), endpoints: Vec::new() };
+        let none = BTreeMap::new();
+        if service.discovery == Discovery::None {
+            return set;
+        }
+        for port in &service.ports {
+            let (policy, from) = self.policies.policy(chosen, None, port.number);
+            let from = from.unwrap_or_else(|| service.provenance.clone());
+            self.add(&Part { service, port, subset: "", labels: &none }, &policy, from, &mut set);
+            for (subset, from) in self.policies.subsets(chosen) {
+                let (policy, _) = self.policies.policy(chosen, Some(subset), port.number);
+                let part = Part { service, port, subset: &subset.name, labels: &subset.labels };
+                self.add(&part, &policy, from, &mut set);
+            }
+        }
+        set
+    }
+
+    fn add(
+        &self,
+        part: &Part<'_>,
+        policy: &Policy,
+        from: model::provenance::Provenance,
+        set: &mut ClusterSet,
+    ) {
+        let Part { service, port, subset, .. } = part;
+        let name = cluster_name(port.number, subset, &service.host);
+        let assignment = self.assignment(part, &name);
+        let discovery = match service.discovery {
+            Discovery::Known => cluster::Discovery::Eds(name.clone()),
+            Discovery::DnsOne => cluster::Discovery::LogicalDns(assignment.clone()),
+            Discovery::Dns | Discovery::None => cluster::Discovery::StrictDns(assignment.clone()),
+        };
+        let pool = policy.connection_pool.clone().unwrap_or_default();
+        let tcp = pool.tcp.unwrap_or_default();
+        let http = pool.http.unwrap_or_default();
+        let version = upstream_http(port.protocol, policy, http.h2_upgrade_policy);
+        let (transport_matches, transport) = self.transports(part, policy, Some(version));
+        let cluster = Cluster {
+            name,
+            discovery,
+            load_balancing: self.load_balancing(policy),
+            connect_timeout: tcp.connect_timeout.or(self.settings.connect_timeout).unwrap_or(CONNECT_TIMEOUT),
+            http: version,
+            idle_timeout: Some(http.idle_timeout.unwrap_or(IDLE_TIMEOUT)).filter(|idle| !idle.is_zero()),
+            transport_matches,
+            transport,
+            metadata: telemetry(&[service]),
+            provenance: Some(from),
+        };
+        if port.protocol == Protocol::Auto && !self.grpc {
+            let (transport_matches, transport) = self.transports(part, policy, None);
+            let name = tunnel_name(port.number, subset, &service.host);
+            let tunnel = Cluster { name, transport_matches, transport, ..cluster.clone() };
+            set.clusters.push(Arc::new(tunnel));
+        }
+        set.clusters.push(Arc::new(cluster));
+        if service.discovery == Discovery::Known {
+            set.endpoints.push(Arc::new(assignment));
+        }
+    }
+
+    /// Transports for HTTP of this version, or for bytes.
+    fn transports(
+        &self,
+        part: &Part<'_>,
+        policy: &Policy,
+        http: Option<UpstreamHttp>,
+    ) -> (Vec<cluster::TransportMatch>, Transport) {
+        if self.grpc {
+            return (Vec::new(), Transport::Plain);
+        }
+        let reach = Reach {
+            service: part.service,
+            port: part.port,
+            subset: part.subset,
+            trust_domain: &self.settings.trust_domain,
+            auto_mtls: self.settings.auto_mtls,
+            http: http.filter(|_| part.port.protocol.may_be_http()),
+        };
+        reach.transports(policy)
+    }
+
+    fn load_balancing(&self, policy: &Policy) -> LoadBalancing {
+        let simple = policy.load_balancer.as_ref().and_then(|lb| lb.simple);
+        match simple {
+            // All gRPC libraries know this one, and few any other.
+            _ if self.grpc => LoadBalancing::RoundRobin,
+            Some(SimpleLb::RoundRobin) => LoadBalancing::RoundRobin,
+            Some(SimpleLb::Random) => LoadBalancing::Random,
+            Some(
+                SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest | SimpleLb::Passthrough,
+            )
+            | None => LoadBalancing::LeastRequest,
+        }
+    }
+
+    fn assignment(&self, part: &Part<'_>, name: &str) -> Assignment {
+        let mut localities: BTreeMap<&str, Vec<Endpoint>> = BTreeMap::new();
+        for workload in part.service.workloads.iter().filter(|w| is_subset(part.labels, &w.labels)) {
+            if let Some(endpoint) = self.endpoint(part, workload) {
+                localities.entry(&workload.locality).or_default().push(endpoint);
+            }
+        }
+        let in_place = |(place, endpoints): (&str, Vec<Endpoint>)| {
+            let mut parts = place.split('/').map(str::to_owned);
+            let mut next = || parts.next().unwrap_or_default();
+            LocalityEndpoints {
+                locality: Locality { region: next(), zone: next(), sub_zone: next() },
+                weight: Some(endpoints.iter().fold(0, |sum: u32, e| sum.saturating_add(e.weight))),
+                priority: 0,
+                endpoints,
+            }
+        };
+        Assignment { cluster: name.to_owned(), localities: localities.into_iter().map(in_place).collect() }
+    }
+
+    fn endpoint(&self, part: &Part<'_>, workload: &Workload) -> Option<Endpoint> {
+        let port = part.service.target(part.port, workload)?;
+        let by_name = matches!(part.service.discovery, Discovery::Dns | Discovery::DnsOne);
+        let address = match workload.address.parse() {
+            Ok(ip) => EndpointAddress::Socket(SocketAddr::new(ip, port)),
+            Err(_) if by_name => EndpointAddress::Name(workload.address.clone(), port),
+            // A name that nobody resolves, or a Unix socket; `unsupported` tells.
+            Err(_) => return None,
+        };
+        let mut metadata = Metadata::default();
+        let mode = || self.authentication.mode(&workload.namespace, &workload.labels, port);
+        if workload.has_sidecar && mode() != MutualTlsMode::Disable {
+            metadata.set(TRANSPORT_MATCH_NAMESPACE, TLS_MODE, TLS_MODE_ISTIO);
+        }
+        metadata.set("istio", "workload", workload.telemetry());
+        Some(Endpoint {
+            address,
+            hostname: String::new(),
+            weight: workload.weight,
+            health: Health::Healthy,
+            metadata,
+        })
+    }
+}
+
+fn upstream_http(protocol: Protocol, policy: &Policy, h2: H2UpgradePolicy) -> UpstreamHttp {
+    let own_tls = policy
+        .tls
+        .as_ref()
+        .is_some_and(|tls| matches!(tls.mode, ClientTlsMode::Simple | ClientTlsMode::Mutual));
+    match protocol {
+        Protocol::Http2 | Protocol::Grpc => UpstreamHttp::Http2,
+        Protocol::Http | Protocol::Auto if h2 == H2UpgradePolicy::Upgrade => UpstreamHttp::Http2,
+        // By ALPN, such a destination was offered HTTP/1.1 only.
+        Protocol::Auto if own_tls => UpstreamHttp::Http1,
+        Protocol::Auto | Protocol::Tls | Protocol::Tcp => UpstreamHttp::AsDownstream,
+        Protocol::Http => UpstreamHttp::Http1,
+    }
+}
+
+/// What telemetry reads of the services behind a cluster.
+pub(super) fn telemetry(services: &[&Service]) -> Metadata {
+    let describe = |service: &&Service| {
+        let fields = [("host", &service.host), ("name", &service.name), ("namespace", &service.namespace)];
+        Value::Struct(
+            fields.into_iter().map(|(key, value)| (key.to_owned(), value.as_str().into())).collect(),
+        )
+    };
+    let mut metadata = Metadata::default();
+    if !services.is_empty() {
+        metadata.set("istio", "services", Value::List(services.iter().map(describe).collect()));
+    }
+    metadata
+}

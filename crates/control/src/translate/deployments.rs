@@ -1,0 +1,58 @@
+//! What Deployments say of workloads that may not be running yet: who they will be, and what their ports are called.
+
+use super::authentication::is_subset;
+use crate::world::World;
+use std::collections::{BTreeMap, HashMap};
+
+/// The pods of Deployments, by namespace.
+#[derive(Debug, Default)]
+pub(super) struct Deployments {
+    by_namespace: HashMap<String, Vec<Pod>>,
+}
+
+#[derive(Debug)]
+struct Pod {
+    labels: BTreeMap<String, String>,
+    account: String,
+    ports: BTreeMap<String, u16>,
+}
+
+impl Deployments {
+    pub(super) fn of(world: &World) -> Self {
+        let mut deployments = Self::default();
+        for (object, deployment) in world.deployments() {
+            let template = &deployment.template;
+            let ports = template.spec.containers.iter().flat_map(|container| &container.ports);
+            let pod = Pod {
+                labels: template.metadata.labels.clone(),
+                account: template.spec.identity().to_owned(),
+                ports: ports
+                    .filter(|p| !p.name.is_empty())
+                    .map(|p| (p.name.clone(), p.container_port))
+                    .collect(),
+            };
+            deployments.by_namespace.entry(object.namespace().to_owned()).or_default().push(pod);
+        }
+        deployments
+    }
+
+    fn pods(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
+        self.by_namespace.get(namespace).into_iter().flatten()
+    }
+
+    /// The service accounts of pods that have all of these labels.
+    pub(super) fn accounts(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<&str> {
+        let selected = self.pods(namespace).filter(|pod| is_subset(selector, &pod.labels));
+        selected.map(|pod| pod.account.as_str()).collect()
+    }
+
+    /// The named ports of the pod that `labels` are of.
+    pub(super) fn named_ports(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> BTreeMap<String, u16> {
+        let own = |pod: &&Pod| !pod.labels.is_empty() && is_subset(&pod.labels, labels);
+        self.pods(namespace).filter(own).flat_map(|pod| pod.ports.clone()).collect()
+    }
+}

@@ -1,0 +1,70 @@
+//! What gRPC libraries are sent that speak xDS themselves: a listener for every name by which a service's port can be
+//! asked for, its routes, and clusters as all of them understand them (`clusters`, with `grpc`).
+
+use super::Mesh;
+use super::clusters::cluster_name;
+use super::matches::{Asker, MESH};
+use super::outbound::with_port;
+use super::policy::Client;
+use super::registry::{Port, Service};
+use super::rules::default_route;
+use model::listener::{
+    ChainMatch, Direction, FilterChain, HttpConnectionManager, Inspection, Listener, Network, RouteSource,
+};
+use model::metadata::Metadata;
+use model::retry::RetryPolicy;
+use model::route::{RouteConfiguration, VirtualHost};
+
+/// The listeners that ask for the table of `port`.
+pub(super) fn listeners(service: &Service, port: &Port, client: Client<'_>) -> Vec<Listener> {
+    let table = cluster_name(port.number, "", &service.host);
+    let mut names = vec![service.host.clone()];
+    if service.is_kubernetes {
+        let Service { name, namespace, .. } = service;
+        names.extend([format!("{name}.{namespace}"), format!("{name}.{namespace}.svc")]);
+        if namespace == client.namespace {
+            names.push(name.clone());
+        }
+    }
+    let listener = |name: String| Listener {
+        name,
+        address: None,
+        inspect: Inspection::default(),
+        chains: vec![FilterChain {
+            name: String::new(),
+            condition: ChainMatch::default(),
+            tls: None,
+            network: Network::Http(Box::new(HttpConnectionManager::new(RouteSource::Rds(table.clone())))),
+        }],
+        default_chain: None,
+        direction: Direction::Outbound,
+        metadata: Metadata::default(),
+        provenance: Some(service.provenance.clone()),
+    };
+    names.iter().flat_map(|name| with_port(name, port.number)).map(listener).collect()
+}
+
+/// The table of `port`.
+pub(super) fn table(mesh: &Mesh, service: &Service, port: &Port, client: Client<'_>) -> RouteConfiguration {
+    let asker =
+        Asker { gateway: MESH, namespace: client.namespace, labels: client.labels, port: port.number };
+    let rules = mesh.rules.for_host(&service.host, client.namespace).filter(|rules| rules.has_http());
+    let name = cluster_name(port.number, "", &service.host);
+    let routes = match rules {
+        Some(rules) => rules.routes(&asker),
+        None => vec![default_route(name.clone(), mesh.defaults.timeout, &service.provenance)],
+    };
+    // Libraries retry what was not processed by themselves, and know few conditions besides.
+    let retry: Option<RetryPolicy> = None;
+    RouteConfiguration {
+        name,
+        virtual_hosts: vec![VirtualHost {
+            name: format!("{}:{}", service.host, port.number),
+            domains: vec!["*".to_owned()],
+            routes,
+            retry,
+            ..VirtualHost::default()
+        }],
+        ..RouteConfiguration::default()
+    }
+}

@@ -1,0 +1,270 @@
+//! What comes in at a workload: one listener per port, at the workload's own address, and one cluster per port that
+//! leads to the application.
+//!
+//! How strict a port is about mutual TLS decides its filter chains; what it speaks decides what is in them.
+
+use super::Mesh;
+use super::clusters::telemetry;
+use super::connection::only;
+use super::protocol::Protocol;
+use super::registry::Service;
+use crate::node::ProxyNode;
+use api::security::MutualTlsMode;
+use model::balance::LoadBalancing;
+use model::cluster::{Cluster, Discovery, Transport, UpstreamHttp};
+use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, LocalityEndpoints};
+use model::header::HeaderEdits;
+use model::listener::{ChainMatch, Direction, FilterChain, Inspection, Listener, Network, RouteSource};
+use model::metadata::Metadata;
+use model::provenance::Provenance;
+use model::retry::{RetryConditions, RetryPolicy};
+use model::route::{Action, Forward, Route, RouteConfiguration, RouteMatch, VirtualHost};
+use model::tls::{
+    DownstreamTls, PeerValidation, SecretSource, TlsVersions, WORKLOAD_CERTIFICATE, WORKLOAD_TRUST_BUNDLE,
+};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// The application is on this machine: it answers at once or not at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// An application closes connections it finds idle; ours go first.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// A port of a workload.
+pub(super) struct InboundPort<'m> {
+    port: u16,
+    application: u16,
+    protocol: Protocol,
+    mode: MutualTlsMode,
+    services: Vec<&'m Service>,
+}
+
+/// The ports of the workload beside which `node` stands: those that services lead to, and those on which its
+/// application is known to listen.
+pub(super) fn ports<'m>(
+    mesh: &'m Mesh,
+    node: &ProxyNode,
+    labels: &BTreeMap<String, String>,
+) -> Vec<InboundPort<'m>> {
+    let entry = node.address.and_then(|address| mesh.workloads.at(&node.namespace, address));
+    let mut workload =
+        entry.map(|entry| entry.as_ref().clone()).unwrap_or_else(|| super::workload::Workload {
+            name: node.name.clone(),
+            namespace: node.namespace.clone(),
+            address: String::new(),
+            labels: labels.clone(),
+            ports: BTreeMap::new(),
+            service_account: String::new(),
+            weight: 1,
+            locality: String::new(),
+            has_sidecar: true,
+            application_ports: BTreeMap::new(),
+        });
+    if workload.ports.is_empty() {
+        workload.ports = mesh.deployments.named_ports(&node.namespace, labels);
+    }
+    workload.application_ports.extend(node.application_ports.iter().map(|(port, local)| (*port, *local)));
+    let mut found: BTreeMap<u16, (Protocol, Vec<&'m Service>)> = BTreeMap::new();
+    for service in mesh.registry.of_workload(&node.namespace, labels) {
+        for port in &service.ports {
+            if let Some(target) = service.target(port, &workload) {
+                let (_, services) = found.entry(target).or_insert((port.protocol, Vec::new()));
+                if services.iter().all(|known| known.host != service.host) {
+                    services.push(service);
+                }
+            }
+        }
+    }
+    for port in workload.application_ports.keys() {
+        found.entry(*port).or_insert((Protocol::Auto, Vec::new()));
+    }
+    let describe = |(port, (protocol, services)): (u16, (Protocol, Vec<&'m Service>))| InboundPort {
+        port,
+        application: workload.application_ports.get(&port).copied().unwrap_or(port),
+        protocol,
+        mode: mesh.authentication.mode(&node.namespace, labels, port),
+        services,
+    };
+    found.into_iter().map(describe).collect()
+}
+
+impl InboundPort<'_> {
+    fn cluster_name(&self) -> String {
+        format!("inbound|{}||", self.port)
+    }
+
+    fn provenance(&self) -> Option<Provenance> {
+        self.services.first().map(|service| service.provenance.clone())
+    }
+
+    /// The listener at `address`.
+    pub(super) fn listener(&self, mesh: &Mesh, address: IpAddr) -> Listener {
+        Listener {
+            name: format!("{address}_{}", self.port),
+            address: Some(SocketAddr::new(address, self.port)),
+            inspect: Inspection {
+                tls: self.mode != MutualTlsMode::Disable,
+                http: self.protocol == Protocol::Auto && self.mode != MutualTlsMode::Strict,
+            },
+            chains: self.chains(mesh),
+            default_chain: None,
+            direction: Direction::Inbound,
+            metadata: telemetry(&self.services),
+            provenance: self.provenance(),
+        }
+    }
+
+    /// The chains: those of mutual TLS unless it is off, and those of plain text unless it is required.
+    fn chains(&self, mesh: &Mesh) -> Vec<FilterChain> {
+        let mut chains = Vec::new();
+        if self.mode != MutualTlsMode::Disable {
+            self.mutual_tls(mesh, &mut chains);
+        }
+        if self.mode != MutualTlsMode::Strict {
+            self.plain(mesh, &mut chains);
+        }
+        chains
+    }
+
+    fn mutual_tls(&self, mesh: &Mesh, chains: &mut Vec<FilterChain>) {
+        let tls = |protocols: &[&str]| ChainMatch {
+            transport_protocol: Some("tls".to_owned()),
+            application_protocols: protocols.iter().map(|p| (*p).to_owned()).collect(),
+            ..ChainMatch::default()
+        };
+        let strict = self.mode == MutualTlsMode::Strict;
+        let http = |condition, alpn: &[&str]| self.chain("mtls-http", condition, Some(alpn), self.http(mesh));
+        let tcp = |condition| self.chain("mtls-tcp", condition, Some(&["istio"]), self.tcp(mesh));
+        match self.protocol {
+            // Whoever speaks TLS to a port of plain HTTP means the mesh's.
+            Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
+                chains.push(http(tls(&[]), &["h2", "http/1.1"]))
+            }
+            Protocol::Auto => {
+                // Nothing is offered here, so that the first bytes tell the version.
+                let names = ["istio-http/1.0", "istio-http/1.1", "istio-h2"];
+                chains.push(http(tls(&names), &[]));
+                chains.push(tcp(tls(if strict { &[] } else { &["istio"] })));
+            }
+            // TLS without the mesh's names is the application's own.
+            Protocol::Tls | Protocol::Tcp => chains.push(tcp(tls(if strict { &[] } else { &["istio"] }))),
+        }
+    }
+
+    fn plain(&self, mesh: &Mesh, chains: &mut Vec<FilterChain>) {
+        let raw = |protocols: &[&str]| ChainMatch {
+            transport_protocol: Some("raw_buffer".to_owned()),
+            application_protocols: protocols.iter().map(|p| (*p).to_owned()).collect(),
+            ..ChainMatch::default()
+        };
+        match self.protocol {
+            Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
+                let condition =
+                    if self.mode == MutualTlsMode::Disable { ChainMatch::default() } else { raw(&[]) };
+                chains.push(self.chain("plain-http", condition, None, self.http(mesh)));
+            }
+            Protocol::Auto => {
+                let http = raw(&["http/1.0", "http/1.1", "h2c"]);
+                chains.push(self.chain("plain-http", http, None, self.http(mesh)));
+                self.plain_tcp(mesh, chains);
+            }
+            Protocol::Tls | Protocol::Tcp => self.plain_tcp(mesh, chains),
+        }
+    }
+
+    /// Bytes, and TLS of the application's own: once a chain asks for TLS, one that asks for nothing gets none.
+    fn plain_tcp(&self, mesh: &Mesh, chains: &mut Vec<FilterChain>) {
+        let kind =
+            |kind: &str| ChainMatch { transport_protocol: Some(kind.to_owned()), ..ChainMatch::default() };
+        if self.mode != MutualTlsMode::Disable {
+            chains.push(self.chain("own-tls", kind("tls"), None, self.tcp(mesh)));
+        }
+        chains.push(self.chain("plain-tcp", kind("raw_buffer"), None, self.tcp(mesh)));
+    }
+
+    fn chain(
+        &self,
+        name: &str,
+        condition: ChainMatch,
+        alpn: Option<&[&str]>,
+        network: Network,
+    ) -> FilterChain {
+        let tls = alpn.map(|alpn| DownstreamTls {
+            certificates: vec![SecretSource::Sds(WORKLOAD_CERTIFICATE.to_owned())],
+            validation: Some(PeerValidation {
+                trust: SecretSource::Sds(WORKLOAD_TRUST_BUNDLE.to_owned()),
+                subject_alt_names: Vec::new(),
+            }),
+            require_client_certificate: true,
+            alpn: alpn.iter().map(|p| (*p).to_owned()).collect(),
+            versions: TlsVersions::default(),
+        });
+        FilterChain { name: name.to_owned(), condition, tls, network }
+    }
+
+    fn tcp(&self, mesh: &Mesh) -> Network {
+        let cluster = self.cluster_name();
+        Network::Tcp(mesh.connections.tcp(&cluster, vec![only(cluster.clone())]))
+    }
+
+    fn http(&self, mesh: &Mesh) -> Network {
+        let name = self.cluster_name();
+        let mut forward = Forward::to(name.clone());
+        forward.retry = Some(RetryPolicy {
+            conditions: RetryConditions { reset_before_request: true, ..RetryConditions::default() },
+            retries: 2,
+            ..RetryPolicy::default()
+        });
+        let route = Route {
+            name: "default".to_owned(),
+            condition: RouteMatch::any(),
+            action: Action::Forward(Box::new(forward)),
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            metadata: Metadata::default(),
+            provenance: self.provenance(),
+        };
+        let routes = RouteConfiguration {
+            name: name.clone(),
+            virtual_hosts: vec![VirtualHost {
+                name: format!("inbound|http|{}", self.port),
+                domains: vec!["*".to_owned()],
+                routes: vec![route],
+                ..VirtualHost::default()
+            }],
+            ..RouteConfiguration::default()
+        };
+        Network::Http(Box::new(mesh.connections.http(&name, RouteSource::Inline(routes))))
+    }
+
+    /// The cluster that leads to the application.
+    pub(super) fn cluster(&self) -> Cluster {
+        let name = self.cluster_name();
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.application);
+        let endpoint = Endpoint {
+            address: EndpointAddress::Socket(address),
+            hostname: String::new(),
+            weight: 1,
+            health: Health::Unknown,
+            metadata: Metadata::default(),
+        };
+        let place = LocalityEndpoints { endpoints: vec![endpoint], ..LocalityEndpoints::default() };
+        Cluster {
+            discovery: Discovery::Static(Assignment { cluster: name.clone(), localities: vec![place] }),
+            name,
+            load_balancing: LoadBalancing::RoundRobin,
+            connect_timeout: CONNECT_TIMEOUT,
+            http: match self.protocol {
+                Protocol::Http => UpstreamHttp::Http1,
+                Protocol::Http2 | Protocol::Grpc => UpstreamHttp::Http2,
+                Protocol::Auto | Protocol::Tls | Protocol::Tcp => UpstreamHttp::AsDownstream,
+            },
+            idle_timeout: Some(IDLE_TIMEOUT),
+            transport_matches: Vec::new(),
+            transport: Transport::Plain,
+            metadata: telemetry(&self.services),
+            provenance: self.provenance(),
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The registry: every service of the mesh, from Kubernetes Services and from ServiceEntries, with its ports, the
+//! workloads behind it and the identities they may have. How they are reached is for `clusters`.
+
+use super::authentication::is_subset;
+use super::deployments::Deployments;
+use super::protocol::Protocol;
+use super::visibility::{Visibility, specificity};
+use super::workload::{Workload, Workloads};
+use crate::hosts::full_name;
+use crate::world::World;
+use api::kubernetes::{self, ServiceType};
+use api::networking::{Location, Resolution, ServiceEntry};
+use api::{Diagnostic, IntOrString, Object};
+use identity::spiffe::SpiffeId;
+use model::provenance::Provenance;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// A service.
+#[derive(Debug)]
+pub(super) struct Service {
+    /// Full host name, lower case; `*.suffix` for a ServiceEntry's wildcard.
+    pub(super) host: String,
+    /// Short name: of the Service, or the host of a ServiceEntry.
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) ports: Vec<Port>,
+    pub(super) discovery: Discovery,
+    /// Labels of its workloads, where it names any.
+    selector: Option<BTreeMap<String, String>>,
+    pub(super) workloads: Vec<Arc<Workload>>,
+    /// Its workloads may speak mutual TLS with the mesh's certificates.
+    pub(super) in_mesh: bool,
+    /// SPIFFE ids its workloads may have.
+    pub(super) identities: BTreeSet<String>,
+    /// Names one of which its certificates must have, as a ServiceEntry says.
+    pub(super) subject_alt_names: Vec<String>,
+    pub(super) visibility: Visibility,
+    /// It is a Kubernetes Service, which has short names.
+    pub(super) is_kubernetes: bool,
+    pub(super) provenance: Provenance,
+}
+
+/// A port of a service.
+#[derive(Debug, Clone)]
+pub(super) struct Port {
+    pub(super) number: u16,
+    pub(super) name: String,
+    pub(super) protocol: Protocol,
+    target: Target,
+}
+
+#[derive(Debug, Clone)]
+enum Target {
+    /// This port of the workload.
+    Number(u16),
+    /// The port of the workload that has this name.
+    Name(String),
+    /// The port of the workload that has the service port's name, else this one.
+    NameOr(u16),
+}
+
+/// How the addresses of a service are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Discovery {
+    /// They are known.
+    Known,
+    /// By DNS, all answers.
+    Dns,
+    /// By DNS, one answer at a time.
+    DnsOne,
+    /// Not at all.
+    None,
+}
+
+impl Service {
+    /// The port of `workload` behind `port`.
+    pub(super) fn target(&self, port: &Port, workload: &Workload) -> Option<u16> {
+        match &port.target {
+            Target::Number(number) => Some(*number),
+            Target::Name(name) => workload.ports.get(name).copied(),
+            Target::NameOr(number) => Some(workload.ports.get(&port.name).copied().unwrap_or(*number)),
+        }
+    }
+
+    /// The port with this number.
+    pub(super) fn port(&self, number: u16) -> Option<&Port> {
+        self.ports.iter().find(|port| port.number == number)
+    }
+}
+
+/// Every service.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    services: Vec<Service>,
+    by_host: HashMap<String, usize>,
+    /// Positions of those with a wildcard, the most specific first.
+    wildcards: Vec<usize>,
+}
+
+impl Registry {
+    pub(super) fn of(world: &World, workloads: &Workloads, found: &mut Vec<Diagnostic>) -> Self {
+        let mut registry = Self::default();
+        let sources =
+            Sources { workloads, deployments: &Deployments::of(world), trust_domain: world.trust_domain() };
+        for (object, service) in world.services() {
+            if service.r#type == ServiceType::ExternalName {
+                found.push(object.warning(
+                    "spec.type",
+                    "ExternalName is not supported yet; this service is not reachable",
+                ));
+                continue;
+            }
+            registry.add(kubernetes_service(object, service, &sources), object, "metadata.name", found);
+        }
+        for (object, entry) in world.service_entries() {
+            for (index, host) in entry.hosts.iter().enumerate() {
+                let field = format!("spec.hosts[{index}]");
+                let service = entry_service(object, entry, host, &field, &sources, found);
+                registry.add(service, object, &field, found);
+            }
+        }
+        let wild = |at: &usize| registry.services.get(*at).is_some_and(|s| s.host.starts_with('*'));
+        let mut wildcards: Vec<usize> = (0..registry.services.len()).filter(wild).collect();
+        wildcards
+            .sort_by_key(|at| std::cmp::Reverse(registry.services.get(*at).map(|s| specificity(&s.host))));
+        registry.wildcards = wildcards;
+        registry
+    }
+
+    fn add(&mut self, service: Service, object: &Object, field: &str, found: &mut Vec<Diagnostic>) {
+        if let Some(first) = self.by_host.get(&service.host).and_then(|at| self.services.get(*at)) {
+            let message = format!(
+                "`{}` is declared already by {}; this declaration is not used",
+                service.host, first.provenance
+            );
+            found.push(object.warning(field, message).help("declare a host once"));
+            return;
+        }
+        self.by_host.insert(service.host.clone(), self.services.len());
+        self.services.push(service);
+    }
+
+    /// All services with their positions, in the order that decides between them.
+    pub(super) fn services(&self) -> impl Iterator<Item = (usize, &Service)> {
+        self.services.iter().enumerate()
+    }
+
+    /// The service that `host`, a full name, stands for; one below a wildcard is the wildcard's.
+    pub(super) fn find(&self, host: &str) -> Option<&Service> {
+        let exact = self.by_host.get(host).and_then(|at| self.services.get(*at));
+        exact.or_else(|| {
+            let wild = self.wildcards.iter().filter_map(|at| self.services.get(*at));
+            wild.into_iter().find(|service| super::visibility::covers(&service.host, host))
+        })
+    }
+
+    /// The services of `namespace` that have workloads with `labels`.
+    pub(super) fn of_workload<'r, 'a>(
+        &'r self,
+        namespace: &'a str,
+        labels: &'a BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'r Service> + use<'r, 'a> {
+        let selects =
+            move |s: &&Service| s.selector.as_ref().is_some_and(|selector| is_subset(selector, labels));
+        self.services.iter().filter(move |s| s.namespace == namespace).filter(selects)
+    }
+}
+
+/// Where the workloads of services are looked up.
+struct Sources<'w> {
+    workloads: &'w Workloads,
+    deployments: &'w Deployments,
+    trust_domain: &'w str,
+}
+
+impl Sources<'_> {
+    /// The workloads that a selector finds, and the identities they have or will have.
+    fn select(
+        &self,
+        namespace: &str,
+        selector: Option<&BTreeMap<String, String>>,
+    ) -> (Vec<Arc<Workload>>, BTreeSet<String>) {
+        let Some(selector) = selector else { return (Vec::new(), BTreeSet::new()) };
+        let workloads = self.workloads.selected(namespace, selector);
+        let accounts = self.deployments.accounts(namespace, selector);
+        let running = workloads.iter().map(|w| w.service_account.as_str());
+        let identities =
+            accounts.into_iter().chain(running).filter_map(|account| self.identity(namespace, account));
+        let identities = identities.collect();
+        (workloads, identities)
+    }
+
+    fn identity(&self, namespace: &str, account: &str) -> Option<String> {
+        SpiffeId::new(self.trust_domain, namespace, account).ok().map(|id| id.to_string())
+    }
+}
+
+fn kubernetes_service(object: &Object, service: &kubernetes::Service, sources: &Sources<'_>) -> Service {
+    let namespace = object.namespace();
+    let selector = Some(service.selector.clone()).filter(|s| !s.is_empty());
+    let (workloads, identities) = sources.select(namespace, selector.as_ref());
+    let port = |port: &kubernetes::ServicePort| {
+        Some(Port {
+            number: port.port,
+            name: port.name.clone(),
+            protocol: Protocol::of(&port.app_protocol, &port.name, port.port, port.protocol)?,
+            target: match &port.target_port {
+                Some(IntOrString::Int(number)) => Target::Number(*number),
+                Some(IntOrString::String(name)) => Target::Name(name.clone()),
+                None => Target::Number(port.port),
+            },
+        })
+    };
+    let export_to: Vec<String> = match object.meta.annotations.get("networking.istio.io/exportTo") {
+        Some(list) => list.split(',').map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).collect(),
+        None => Vec::new(),
+    };
+    Service {
+        host: full_name(&object.meta.name, namespace),
+        name: object.meta.name.clone(),
+        namespace: namespace.to_owned(),
+        ports: service.ports.iter().filter_map(port).collect(),
+        discovery: Discovery::Known,
+        selector,
+        workloads,
+        in_mesh: true,
+        identities,
+        subject_alt_names: Vec::new(),
+        visibility: Visibility::of(&export_to, namespace),
+        is_kubernetes: true,
+        provenance: provenance(object, "metadata.name"),
+    }
+}
+
+fn entry_service(
+    object: &Object,
+    entry: &ServiceEntry,
+    host: &str,
+    field: &str,
+    sources: &Sources<'_>,
+    found: &mut Vec<Diagnostic>,
+) -> Service {
+    let namespace = object.namespace();
+    let host = host.to_ascii_lowercase();
+    let selector = entry.workload_selector.as_ref().map(|s| s.labels.clone()).filter(|l| !l.is_empty());
+    let (mut workloads, mut identities) = sources.select(namespace, selector.as_ref());
+    for written in &entry.endpoints {
+        if !written.service_account.is_empty() {
+            identities.extend(sources.identity(namespace, &written.service_account));
+        }
+        workloads.push(Arc::new(Workload::of(object, &object.meta.name, written)));
+    }
+    let discovery = discovery(object, entry, &host, field, found);
+    if matches!(discovery, Discovery::Dns | Discovery::DnsOne) && workloads.is_empty() {
+        let itself = api::networking::WorkloadEntry { address: host.clone(), ..Default::default() };
+        workloads.push(Arc::new(Workload::of(object, &object.meta.name, &itself)));
+    }
+    let port = |port: &api::networking::ServicePort| Port {
+        number: port.number,
+        name: port.name.clone(),
+        protocol: Protocol::parse(&port.protocol)
+            .or_else(|| Protocol::of("", &port.name, port.number, kubernetes::Transport::Tcp))
+            .unwrap_or(Protocol::Tcp),
+        target: Target::NameOr(if port.target_port == 0 { port.number } else { port.target_port }),
+    };
+    Service {
+        name: host.clone(),
+        host,
+        namespace: namespace.to_owned(),
+        ports: entry.ports.iter().map(port).collect(),
+        discovery,
+        selector,
+        workloads,
+        in_mesh: entry.location == Location::MeshInternal,
+        identities,
+        subject_alt_names: entry.subject_alt_names.clone(),
+        visibility: Visibility::of(&entry.export_to, namespace),
+        is_kubernetes: false,
+        provenance: provenance(object, field),
+    }
+}
+
+fn discovery(
+    object: &Object,
+    entry: &ServiceEntry,
+    host: &str,
+    field: &str,
+    found: &mut Vec<Diagnostic>,
+) -> Discovery {
+    match entry.resolution {
+        Resolution::Static => Discovery::Known,
+        Resolution::Dns => Discovery::Dns,
+        // One endpoint is all that can take turns with itself; of several, each is resolved.
+        Resolution::DnsRoundRobin if entry.endpoints.len() > 1 => Discovery::Dns,
+        Resolution::DnsRoundRobin => Discovery::DnsOne,
+        // Requests reach the sidecar by name, not by address, so the name is what says where they go.
+        Resolution::None if !host.starts_with('*') => Discovery::Dns,
+        Resolution::None | Resolution::DynamicDns => {
+            let message = format!(
+                "`{host}` cannot be resolved ahead of requests, which is not supported yet; such requests are answered with 503"
+            );
+            found.push(object.warning(field, message).help("name each host, with `resolution: DNS`"));
+            Discovery::None
+        }
+    }
+}
+
+/// Where the field at `path` was written.
+pub(super) fn provenance(object: &Object, path: &str) -> Provenance {
+    Provenance {
+        resource: object.id().to_string(),
+        file: object.origin.file.to_string(),
+        line: object.line_of(path),
+    }
+}

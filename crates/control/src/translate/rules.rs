@@ -1,0 +1,343 @@
+//! VirtualServices, compiled: for each host the rules that say where its requests go. Which virtual hosts they end up in
+//! is decided by `outbound`, `gateways` and `grpc`.
+
+use super::actions::{
+    Defaults, Destination, Outcome, Place, destinations, request_edits, response_edits, tunnel_target,
+};
+use super::matches::{Asker, MESH, Scope, gateway_name, request};
+use super::registry::{Registry, provenance};
+use super::unsupported;
+use super::visibility::{Visibility, covers, specificity};
+use crate::hosts::full_name;
+use crate::world::World;
+use api::networking::{HttpRoute, VirtualService};
+use api::{Diagnostic, Object};
+use model::header::HeaderEdits;
+use model::metadata::Metadata;
+use model::provenance::Provenance;
+use model::route::{Action, HostRewrite, Route, RouteMatch, Target};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Every VirtualService, in the order that decides between them.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    all: Vec<RuleSet>,
+}
+
+/// A VirtualService.
+#[derive(Debug)]
+pub(super) struct RuleSet {
+    pub(super) object: Arc<Object>,
+    /// Full names, or wildcards.
+    pub(super) hosts: Vec<String>,
+    /// `mesh` or `namespace/name`.
+    pub(super) gateways: Vec<String>,
+    pub(super) visibility: Visibility,
+    http: Vec<HttpRule>,
+    tcp: Vec<ConnectionRule>,
+    tls: Vec<ConnectionRule>,
+}
+
+#[derive(Debug)]
+struct HttpRule {
+    /// At least one; each becomes a route.
+    conditions: Vec<Condition>,
+    name: String,
+    outcome: Outcome,
+    request_headers: HeaderEdits,
+    response_headers: HeaderEdits,
+    provenance: Provenance,
+    metadata: Metadata,
+}
+
+#[derive(Debug)]
+struct Condition {
+    name: String,
+    request: RouteMatch,
+    scope: Scope,
+}
+
+/// A rule for connections: by port and, with TLS, by server name.
+#[derive(Debug)]
+pub(super) struct ConnectionRule {
+    /// Scopes of which one must hold, each with the server names it is for; no names stand for all.
+    conditions: Vec<(Scope, Vec<String>)>,
+    pub(super) destinations: Vec<Destination>,
+    pub(super) provenance: Provenance,
+}
+
+impl Rules {
+    pub(super) fn of(
+        world: &World,
+        registry: &Registry,
+        defaults: &Defaults,
+        found: &mut Vec<Diagnostic>,
+    ) -> Self {
+        let mut all = Vec::new();
+        for (object, spec) in world.virtual_services() {
+            unsupported::virtual_service(object, spec, found);
+            // Without hosts it is a delegate, which only another VirtualService can bring to effect.
+            if !spec.hosts.is_empty() {
+                all.push(RuleSet::of(object, spec, registry, defaults, found));
+            }
+        }
+        Self { all }
+    }
+
+    /// All of them, in order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &RuleSet> {
+        self.all.iter()
+    }
+
+    /// The rules that sidecars in `namespace` obey for `host`: the most specific, of those the first.
+    pub(super) fn for_host(&self, host: &str, namespace: &str) -> Option<&RuleSet> {
+        let mut best: Option<((bool, usize), &RuleSet)> = None;
+        for rules in self.for_mesh(namespace) {
+            let fitting =
+                rules.hosts.iter().filter(|pattern| covers(pattern, host)).map(|p| specificity(p)).max();
+            if let Some(rank) = fitting.filter(|rank| best.is_none_or(|(known, _)| *rank > known)) {
+                best = Some((rank, rules));
+            }
+        }
+        best.map(|(_, rules)| rules)
+    }
+
+    /// The rules that sidecars in `namespace` obey.
+    pub(super) fn for_mesh(&self, namespace: &str) -> impl Iterator<Item = &RuleSet> {
+        self.all.iter().filter(move |rules| rules.is_for(MESH) && rules.visibility.includes(namespace))
+    }
+
+    /// Every set of labels that a rule asks of its clients: proxies that agree in them get the same routes.
+    pub(super) fn client_labels(&self) -> BTreeSet<BTreeMap<String, String>> {
+        let http = self.all.iter().flat_map(|r| &r.http).flat_map(|r| &r.conditions).map(|c| &c.scope);
+        let connections = self.all.iter().flat_map(|r| r.tcp.iter().chain(&r.tls));
+        let connections = connections.flat_map(|r| &r.conditions).map(|(scope, _)| scope);
+        http.chain(connections).map(Scope::labels).filter(|labels| !labels.is_empty()).cloned().collect()
+    }
+}
+
+impl RuleSet {
+    fn of(
+        object: &Arc<Object>,
+        spec: &VirtualService,
+        registry: &Registry,
+        defaults: &Defaults,
+        found: &mut Vec<Diagnostic>,
+    ) -> Self {
+        let namespace = object.namespace();
+        let gateways = match spec.gateways.as_slice() {
+            [] => vec![MESH.to_owned()],
+            written => written.iter().map(|gateway| gateway_name(gateway, namespace)).collect(),
+        };
+        let http = spec.http.iter().enumerate();
+        let tcp = spec.tcp.iter().enumerate().map(|(index, rule)| ConnectionRule {
+            conditions: match rule.r#match.as_slice() {
+                [] => vec![(Scope::default(), Vec::new())],
+                written => written.iter().map(|m| (Scope::of_tcp(m, namespace), Vec::new())).collect(),
+            },
+            destinations: destinations(&rule.route, namespace, registry),
+            provenance: provenance(object, &format!("spec.tcp[{index}]")),
+        });
+        let tls = spec.tls.iter().enumerate().map(|(index, rule)| ConnectionRule {
+            conditions: rule
+                .r#match
+                .iter()
+                .map(|m| (Scope::of_tls(m, namespace), m.sni_hosts.clone()))
+                .collect(),
+            destinations: destinations(&rule.route, namespace, registry),
+            provenance: provenance(object, &format!("spec.tls[{index}]")),
+        });
+        Self {
+            object: object.clone(),
+            hosts: spec.hosts.iter().map(|host| full_name(host, namespace)).collect(),
+            gateways,
+            visibility: Visibility::of(&spec.export_to, namespace),
+            http: http
+                .filter_map(|(at, rule)| HttpRule::of(object, at, rule, registry, defaults, found))
+                .collect(),
+            tcp: tcp.collect(),
+            tls: tls.collect(),
+        }
+    }
+
+    /// Whether `gateway` (`mesh` or `namespace/name`) obeys it.
+    pub(super) fn is_for(&self, gateway: &str) -> bool {
+        self.gateways.iter().any(|one| one == gateway)
+    }
+
+    /// Whether it says anything of HTTP.
+    pub(super) fn has_http(&self) -> bool {
+        !self.http.is_empty()
+    }
+
+    /// The routes of its HTTP rules for `asker`, up to one that takes everything.
+    pub(super) fn routes(&self, asker: &Asker<'_>) -> Vec<Route> {
+        let mut routes = Vec::new();
+        for rule in &self.http {
+            for condition in rule.conditions.iter().filter(|c| c.scope.includes(asker)) {
+                routes.push(rule.route(condition, asker.port));
+                if condition.request == RouteMatch::any() {
+                    return routes;
+                }
+            }
+        }
+        routes
+    }
+
+    /// Where the bytes of a tunnel to `host` go: as a rule for connections says, else as the HTTP rule that takes
+    /// everything does; `None` when neither says anything.
+    pub(super) fn tunnel(
+        &self,
+        host: &str,
+        asker: &Asker<'_>,
+        registry: &Registry,
+    ) -> Option<(Target, Provenance)> {
+        let of = |to: &[Destination], from: &Provenance| {
+            Some((tunnel_target(to, asker.port, registry)?, from.clone()))
+        };
+        if let Some(rule) = self.connection_rules(Some(host), asker).next() {
+            return of(&rule.destinations, &rule.provenance);
+        }
+        let takes_all = |c: &Condition| c.scope.includes(asker) && c.request == RouteMatch::any();
+        let rule = self.http.iter().find(|rule| rule.conditions.iter().any(takes_all))?;
+        of(rule.outcome.destinations(), &rule.provenance)
+    }
+
+    /// The rules for connections of `asker`, in order: those by server name first.
+    pub(super) fn connection_rules<'r>(
+        &'r self,
+        server_name: Option<&'r str>,
+        asker: &'r Asker<'_>,
+    ) -> impl Iterator<Item = &'r ConnectionRule> {
+        self.tls.iter().chain(&self.tcp).filter(move |rule| {
+            rule.conditions.iter().any(|(scope, names)| {
+                let named =
+                    || server_name.is_some_and(|name| names.iter().any(|pattern| covers(pattern, name)));
+                scope.includes(asker) && (names.is_empty() || named())
+            })
+        })
+    }
+
+    /// The TLS rules for `asker`, each with the server names it is for.
+    pub(super) fn tls_rules(&self, asker: &Asker<'_>) -> Vec<(&ConnectionRule, Vec<&str>)> {
+        let mut all = Vec::new();
+        for rule in &self.tls {
+            let holding = rule.conditions.iter().filter(|(scope, _)| scope.includes(asker));
+            let names: Vec<&str> = holding.flat_map(|(_, names)| names).map(String::as_str).collect();
+            if !names.is_empty() {
+                all.push((rule, names));
+            }
+        }
+        all
+    }
+}
+
+impl HttpRule {
+    fn of(
+        object: &Arc<Object>,
+        index: usize,
+        rule: &HttpRoute,
+        registry: &Registry,
+        defaults: &Defaults,
+        found: &mut Vec<Diagnostic>,
+    ) -> Option<Self> {
+        let path = format!("spec.http[{index}]");
+        let namespace = object.namespace();
+        let mut conditions = Vec::new();
+        for (at, m) in rule.r#match.iter().enumerate() {
+            match request(m) {
+                Ok(request) => {
+                    let scope = Scope::of_http(m, namespace);
+                    conditions.push(Condition { name: m.name.clone(), request, scope });
+                }
+                Err(error) => found.push(
+                    object
+                        .error(
+                            &format!("{path}.match[{at}]"),
+                            format!("{error}; this match takes no request"),
+                        )
+                        .help("write a regular expression in RE2 syntax"),
+                ),
+            }
+        }
+        if rule.r#match.is_empty() {
+            conditions.push(Condition {
+                name: String::new(),
+                request: RouteMatch::any(),
+                scope: Scope::default(),
+            });
+        }
+        if conditions.is_empty() {
+            return None;
+        }
+        let mut place = Place { object, path: &path, found };
+        let mut outcome = Outcome::of(rule, registry, defaults, &mut place);
+        let (mut request_headers, host) = request_edits(rule.headers.as_ref(), "headers", &mut place);
+        let mut response_headers = response_edits(rule.headers.as_ref(), "headers", &mut place);
+        if let (Outcome::Forward { forward, .. }, Some(host)) = (&mut outcome, host) {
+            forward.host_rewrite.get_or_insert(HostRewrite::Literal(host));
+        }
+        let (request, response) = outcome.edits();
+        prepend(&mut request_headers, request);
+        prepend(&mut response_headers, response);
+        let name = match rule.name.as_str() {
+            "" => format!("{namespace}/{}/http[{index}]", object.meta.name),
+            name => name.to_owned(),
+        };
+        let mut metadata = Metadata::default();
+        let config = format!(
+            "/apis/networking.istio.io/v1/namespaces/{namespace}/virtual-service/{}",
+            object.meta.name
+        );
+        metadata.set("istio", "config", config);
+        let provenance = provenance(object, &path);
+        Some(Self { conditions, name, outcome, request_headers, response_headers, provenance, metadata })
+    }
+
+    fn route(&self, condition: &Condition, port: u16) -> Route {
+        Route {
+            name: match condition.name.as_str() {
+                "" => self.name.clone(),
+                name => format!("{}.{name}", self.name),
+            },
+            condition: condition.request.clone(),
+            action: self.outcome.action(port),
+            request_headers: self.request_headers.clone(),
+            response_headers: self.response_headers.clone(),
+            metadata: self.metadata.clone(),
+            provenance: Some(self.provenance.clone()),
+        }
+    }
+}
+
+/// Puts the edits of a destination before those of its rule.
+fn prepend(edits: &mut HeaderEdits, mut first: HeaderEdits) {
+    first.remove.append(&mut edits.remove);
+    first.add.append(&mut edits.add);
+    *edits = first;
+}
+
+/// Moves routes that take everything behind those that do not; routes of several VirtualServices meet on gateways.
+pub(super) fn catch_all_last(routes: &mut [Route]) {
+    routes.sort_by_key(|route| route.condition == RouteMatch::any());
+}
+
+/// A route of default routing: everything, to one cluster.
+pub(super) fn default_route(
+    cluster: String,
+    timeout: Option<std::time::Duration>,
+    from: &Provenance,
+) -> Route {
+    let mut forward = model::route::Forward::to(cluster);
+    forward.timeout = timeout;
+    Route {
+        name: "default".to_owned(),
+        condition: RouteMatch::any(),
+        action: Action::Forward(Box::new(forward)),
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        metadata: Metadata::default(),
+        provenance: Some(from.clone()),
+    }
+}

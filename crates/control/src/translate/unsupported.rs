@@ -1,0 +1,176 @@
+//! Fields that are read and do nothing yet: each is told once, where it is written, and the rest of its resource works.
+
+use api::networking::{
+    ConnectionPoolSettings, DestinationRule, HttpRoute, LoadBalancerSettings, OutlierDetection,
+    PortTrafficPolicy, SimpleLb, TrafficPolicy, VirtualService,
+};
+use api::{Diagnostic, Object};
+
+/// Collects what is told of one resource.
+struct Teller<'t> {
+    object: &'t Object,
+    found: &'t mut Vec<Diagnostic>,
+}
+
+impl Teller<'_> {
+    /// Tells of the field at `path` if it is written.
+    fn tell(&mut self, written: bool, path: &str, help: &str) {
+        if written {
+            let name = path.rsplit('.').next().unwrap_or(path);
+            let message =
+                format!("`{name}` is not supported yet and does nothing; the rest of the rule works");
+            self.found.push(self.object.warning(path, message).help(help));
+        }
+    }
+}
+
+/// What a VirtualService asks for in vain.
+pub(super) fn virtual_service(object: &Object, spec: &VirtualService, found: &mut Vec<Diagnostic>) {
+    let mut teller = Teller { object, found };
+    for (index, rule) in spec.http.iter().enumerate() {
+        http_rule(&mut teller, rule, &format!("spec.http[{index}]"));
+    }
+    for (index, rule) in spec.tls.iter().enumerate() {
+        for (at, m) in rule.r#match.iter().enumerate() {
+            let path = format!("spec.tls[{index}].match[{at}].destinationSubnets");
+            teller.tell(
+                !m.destination_subnets.is_empty(),
+                &path,
+                "the rule takes connections to any address",
+            );
+        }
+    }
+    for (index, rule) in spec.tcp.iter().enumerate() {
+        for (at, m) in rule.r#match.iter().enumerate() {
+            let path = format!("spec.tcp[{index}].match[{at}]");
+            let any = "the rule takes connections to and from any address";
+            teller.tell(!m.destination_subnets.is_empty(), &format!("{path}.destinationSubnets"), any);
+            teller.tell(!m.source_subnet.is_empty(), &format!("{path}.sourceSubnet"), any);
+        }
+    }
+}
+
+fn http_rule(teller: &mut Teller<'_>, rule: &HttpRoute, path: &str) {
+    let at = |field: &str| format!("{path}.{field}");
+    teller.tell(rule.fault.is_some(), &at("fault"), "requests are sent on without delay or error");
+    let mirrors = "no copies are sent";
+    teller.tell(rule.mirror.is_some(), &at("mirror"), mirrors);
+    teller.tell(!rule.mirrors.is_empty(), &at("mirrors"), mirrors);
+    teller.tell(
+        rule.cors_policy.is_some(),
+        &at("corsPolicy"),
+        "the application must answer preflights itself",
+    );
+    teller.tell(
+        rule.delegate.is_some(),
+        &at("delegate"),
+        "write the rules into this VirtualService; until then such requests are answered with 503",
+    );
+    if let Some(retries) = &rule.retries {
+        let remote = retries.retry_remote_localities.is_some();
+        teller.tell(remote, &at("retries.retryRemoteLocalities"), "every endpoint may be tried");
+    }
+    for (index, m) in rule.r#match.iter().enumerate() {
+        teller.tell(
+            !m.stat_prefix.is_empty(),
+            &at(&format!("match[{index}].statPrefix")),
+            "metrics keep their names",
+        );
+    }
+}
+
+/// What a DestinationRule asks for in vain.
+pub(super) fn destination_rule(object: &Object, spec: &DestinationRule, found: &mut Vec<Diagnostic>) {
+    let mut teller = Teller { object, found };
+    if let Some(policy) = &spec.traffic_policy {
+        traffic_policy(&mut teller, policy, "spec.trafficPolicy");
+    }
+    for (index, subset) in spec.subsets.iter().enumerate() {
+        if let Some(policy) = &subset.traffic_policy {
+            traffic_policy(&mut teller, policy, &format!("spec.subsets[{index}].trafficPolicy"));
+        }
+    }
+}
+
+fn traffic_policy(teller: &mut Teller<'_>, policy: &TrafficPolicy, path: &str) {
+    let TrafficPolicy { load_balancer, connection_pool, outlier_detection, .. } = policy;
+    blocks(teller, (load_balancer.as_ref(), connection_pool.as_ref(), outlier_detection.as_ref()), path);
+    for (index, port) in policy.port_level_settings.iter().enumerate() {
+        let PortTrafficPolicy { load_balancer, connection_pool, outlier_detection, .. } = port;
+        let path = format!("{path}.portLevelSettings[{index}]");
+        blocks(teller, (load_balancer.as_ref(), connection_pool.as_ref(), outlier_detection.as_ref()), &path);
+    }
+    teller.tell(
+        policy.tunnel.is_some(),
+        &format!("{path}.tunnel"),
+        "connections go straight to the destination",
+    );
+    teller.tell(policy.proxy_protocol.is_some(), &format!("{path}.proxyProtocol"), "no header is sent");
+    teller.tell(
+        policy.retry_budget.is_some(),
+        &format!("{path}.retryBudget"),
+        "the proxy's own budget stays",
+    );
+}
+
+type Blocks<'b> =
+    (Option<&'b LoadBalancerSettings>, Option<&'b ConnectionPoolSettings>, Option<&'b OutlierDetection>);
+
+fn blocks(teller: &mut Teller<'_>, (balancer, pool, outliers): Blocks<'_>, path: &str) {
+    if let Some(lb) = balancer {
+        let at = |field: &str| format!("{path}.loadBalancer.{field}");
+        teller.tell(
+            lb.consistent_hash.is_some(),
+            &at("consistentHash"),
+            "the less loaded of two endpoints is picked",
+        );
+        let passthrough = lb.simple == Some(SimpleLb::Passthrough);
+        teller.tell(
+            passthrough,
+            &at("simple"),
+            "PASSTHROUGH needs captured traffic; the less loaded of two endpoints is picked",
+        );
+        teller.tell(lb.locality_lb_setting.is_some(), &at("localityLbSetting"), "all localities are alike");
+        teller.tell(lb.zone_aware_lb_setting.is_some(), &at("zoneAwareLbSetting"), "all zones are alike");
+        let warmup = "new endpoints get their full share at once";
+        teller.tell(lb.warmup.is_some(), &at("warmup"), warmup);
+        teller.tell(lb.warmup_duration_secs.is_some(), &at("warmupDurationSecs"), warmup);
+    }
+    if let Some(pool) = pool {
+        connection_pool(teller, pool, &format!("{path}.connectionPool"));
+    }
+    teller.tell(
+        outliers.is_some(),
+        &format!("{path}.outlierDetection"),
+        "failing endpoints are not set aside",
+    );
+}
+
+fn connection_pool(teller: &mut Teller<'_>, pool: &ConnectionPoolSettings, path: &str) {
+    if let Some(tcp) = &pool.tcp {
+        let at = |field: &str| format!("{path}.tcp.{field}");
+        teller.tell(tcp.max_connections != 0, &at("maxConnections"), "connections are not limited");
+        teller.tell(tcp.tcp_keepalive.is_some(), &at("tcpKeepalive"), "the system's settings count");
+        teller.tell(
+            tcp.max_connection_duration.is_some(),
+            &at("maxConnectionDuration"),
+            "connections are used on",
+        );
+        teller.tell(
+            tcp.idle_timeout.is_some(),
+            &at("idleTimeout"),
+            "silent connections are kept for an hour",
+        );
+    }
+    if let Some(http) = &pool.http {
+        let at = |field: &str| format!("{path}.http.{field}");
+        let unlimited = "there is no limit";
+        teller.tell(http.http1_max_pending_requests != 0, &at("http1MaxPendingRequests"), unlimited);
+        teller.tell(http.http2_max_requests != 0, &at("http2MaxRequests"), unlimited);
+        teller.tell(http.max_requests_per_connection != 0, &at("maxRequestsPerConnection"), unlimited);
+        teller.tell(http.max_retries != 0, &at("maxRetries"), unlimited);
+        teller.tell(http.max_concurrent_streams != 0, &at("maxConcurrentStreams"), unlimited);
+        teller.tell(http.use_client_protocol, &at("useClientProtocol"), "the port's protocol counts");
+        teller.tell(http.http2_keep_alive.is_some(), &at("http2KeepAlive"), "no pings are sent");
+    }
+}
