@@ -144,7 +144,7 @@ impl Stage<'_> {
     async fn routed(
         &self,
         mut exchange: Exchange,
-        mut parts: http::request::Parts,
+        parts: http::request::Parts,
         body: Incoming,
     ) -> Response<AnswerBody> {
         let Some(table) = &self.http.routes else {
@@ -168,10 +168,7 @@ impl Stage<'_> {
                 self.redirect(exchange, &taken, &parts, redirect.status, &location)
             }
             Action::Respond(direct) => self.respond(exchange, &taken, &parts, direct),
-            Action::Forward(forward) => {
-                exchange.edit_request(&mut parts.headers, self.context.local.random());
-                self.forward(exchange, &taken, forward, parts, body).await
-            }
+            Action::Forward(forward) => self.forward(exchange, &taken, forward, parts, body).await,
         }
     }
 

@@ -45,6 +45,8 @@ impl Stage<'_> {
             return self.cluster_missing(exchange, forward, &name);
         };
         exchange.cluster = Some(cluster.config.clone());
+        // Whether the peer is told who we are depends on the cluster.
+        exchange.edit_request(&mut parts.headers, self.context.local.random());
         let plan = Plan { taken, forward, weighted, cluster };
         if parts.method == Method::CONNECT {
             return self.connect(exchange, &plan, &mut parts).await;
