@@ -3,6 +3,8 @@
 //! It knows no user-facing resource and no control plane, only the model and the wire. A module names only modules
 //! listed after it.
 
+pub mod dns;
+pub mod discovery;
 pub mod framing;
 pub mod request;
 pub mod gate;
@@ -11,3 +13,4 @@ pub mod upstream;
 pub mod snapshot;
 pub mod record;
 pub mod failure;
+pub mod notice;

@@ -1,0 +1,205 @@
+//! The resources the proxy was given, with their history: the newest version that was accepted, the one that is in
+//! force, and the last one that was refused. Whether a resource is acceptable is `judge`'s, when it comes into force
+//! `warming`'s.
+
+use envoy_types::pb::google::protobuf::Any;
+use model::cluster::Cluster;
+use model::endpoint::Assignment;
+use model::listener::Listener;
+use model::routing::RouteTable;
+use model::tls::Secret;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use xds::codec::type_url::{CLUSTER, ENDPOINT as ASSIGNMENT, LISTENER, ROUTE as ROUTES, SECRET};
+
+/// In which order types are asked for and restored: each after what refers to it, clusters before listeners.
+pub(super) const ORDER: [&str; 5] = [CLUSTER, ASSIGNMENT, LISTENER, ROUTES, SECRET];
+
+/// Names kept only to show why they were refused; beyond it the refusal is answered and not kept.
+const MAX_REFUSED_NAMES: usize = 1000;
+
+/// One accepted version of a resource.
+#[derive(Debug)]
+pub struct Version<T> {
+    /// What it says.
+    pub value: Arc<T>,
+    /// As the control plane calls it; empty for static resources.
+    pub version: String,
+    /// The bytes it was decoded from; `None` for what was made here.
+    pub raw: Option<Arc<Any>>,
+    /// When it was accepted.
+    pub since: Instant,
+}
+
+// Derived, it would ask for `T: Clone`.
+impl<T> Clone for Version<T> {
+    fn clone(&self) -> Self {
+        let Self { value, version, raw, since } = self;
+        Self { value: value.clone(), version: version.clone(), raw: raw.clone(), since: *since }
+    }
+}
+
+impl<T> Version<T> {
+    /// Whether both are the same delivery.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.value, &other.value)
+    }
+}
+
+/// A version that was refused.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// The field and what is wrong with it.
+    pub reason: String,
+    /// As the control plane calls it.
+    pub version: String,
+    /// When.
+    pub at: Instant,
+}
+
+/// Where a resource comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// A control plane, which may change it.
+    #[default]
+    Dynamic,
+    /// The bootstrap; no control plane can change it.
+    Static,
+    /// The proxy's own identity.
+    Identity,
+}
+
+/// What is known under one name.
+#[derive(Debug)]
+pub struct Entry<T> {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The newest accepted version; `None` when it was removed or never accepted.
+    pub latest: Option<Version<T>>,
+    /// The version in force.
+    pub active: Option<Version<T>>,
+    /// The last refusal, until a version is accepted.
+    pub refusal: Option<Refusal>,
+    /// The control plane says that there is no such resource, since then.
+    pub gone: Option<Instant>,
+}
+
+impl<T> Default for Entry<T> {
+    fn default() -> Self {
+        Self { origin: Origin::Dynamic, latest: None, active: None, refusal: None, gone: None }
+    }
+}
+
+impl<T> Entry<T> {
+    /// The newest accepted version is in force.
+    pub fn is_settled(&self) -> bool {
+        match (&self.latest, &self.active) {
+            (Some(latest), Some(active)) => latest.is(active),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+/// All resources of one type.
+#[derive(Debug)]
+pub struct Kind<T> {
+    /// By name.
+    pub entries: BTreeMap<String, Entry<T>>,
+    /// A first answer for this type has come, now or before a restart.
+    pub answered: bool,
+}
+
+impl<T> Default for Kind<T> {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new(), answered: false }
+    }
+}
+
+impl<T> Kind<T> {
+    /// Makes `version` the newest of its name.
+    pub fn accept(&mut self, name: &str, origin: Origin, version: Version<T>) {
+        let entry = self.entries.entry(name.to_owned()).or_default();
+        entry.origin = origin;
+        entry.latest = Some(version);
+        entry.refusal = None;
+        entry.gone = None;
+    }
+
+    /// Remembers why a version was refused.
+    pub fn refuse(&mut self, name: &str, refusal: Refusal) {
+        let crowded = self.entries.len() >= MAX_REFUSED_NAMES;
+        match self.entries.get_mut(name) {
+            Some(entry) => entry.refusal = Some(refusal),
+            None if crowded => {}
+            None => {
+                let entry = Entry { refusal: Some(refusal), ..Entry::default() };
+                self.entries.insert(name.to_owned(), entry);
+            }
+        }
+    }
+
+    /// The newest accepted version.
+    pub fn latest(&self, name: &str) -> Option<&Version<T>> {
+        self.entries.get(name)?.latest.as_ref()
+    }
+
+    /// The version in force.
+    pub fn active(&self, name: &str) -> Option<&Version<T>> {
+        self.entries.get(name)?.active.as_ref()
+    }
+
+    /// Whether the control plane has said something usable about it, be it that it does not exist.
+    pub fn is_answered(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|e| e.latest.is_some() || e.gone.is_some())
+    }
+
+    /// The newest versions and those in force, without telling them apart.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        let both = self.entries.values().flat_map(|e| e.latest.iter().chain(&e.active));
+        both.map(|version| version.value.as_ref())
+    }
+
+    /// Names fixed by the bootstrap or by the identity.
+    pub fn is_fixed(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|e| e.origin != Origin::Dynamic)
+    }
+
+    /// Names of whatever is not in force as it was last accepted.
+    pub fn unsettled(&self) -> Vec<String> {
+        let open = self.entries.iter().filter(|(_, entry)| !entry.is_settled());
+        open.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// Everything the proxy was given.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// Listeners by name.
+    pub listeners: Kind<Listener>,
+    /// Route tables by the name RDS asks for.
+    pub routes: Kind<RouteTable>,
+    /// Clusters by name.
+    pub clusters: Kind<Cluster>,
+    /// Endpoints by EDS name.
+    pub assignments: Kind<Assignment>,
+    /// Secrets by SDS name.
+    pub secrets: Kind<Secret>,
+    /// Resolved endpoints of DNS clusters, by cluster name.
+    pub resolved: BTreeMap<String, Arc<Assignment>>,
+    /// Listeners whose address another one has, kept until it is free.
+    pub blocked: BTreeMap<String, Version<Listener>>,
+}
+
+/// What is asked for by name, as listeners and clusters tell.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// EDS names.
+    pub(super) assignments: BTreeSet<String>,
+    /// RDS names.
+    pub(super) routes: BTreeSet<String>,
+    /// SDS names.
+    pub(super) secrets: BTreeSet<String>,
+}
