@@ -59,6 +59,8 @@ pub enum Event {
     },
     /// Something about the certificate authority or our own certificate.
     Authority(String),
+    /// Something that should never happen.
+    Fault(String),
 }
 
 impl Event {
@@ -93,7 +95,7 @@ impl fmt::Display for Event {
             Self::NoCertificate { proxy, reason } => write!(f, "no certificate for {proxy}: {reason}"),
             Self::Closed { proxy, reason } => write!(f, "stream of {proxy} closed: {reason}"),
             Self::JoinTokens { path, text } => write!(f, "join tokens `{}`: {text}", path.display()),
-            Self::Authority(text) => f.write_str(text),
+            Self::Authority(text) | Self::Fault(text) => f.write_str(text),
         }
     }
 }

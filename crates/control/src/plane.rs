@@ -124,7 +124,7 @@ pub async fn start(options: PlaneOptions, report: Report) -> Result<Plane, Plane
     let (signals, inbox) = channel();
     let configuration_status = configuration.status();
     let watch = Watch::new(&options.config, signals.clone(), inbox);
-    watching::spawn(watch, configuration, publish, trust_bundle)?;
+    watching::spawn(watch, configuration, publish, trust_bundle, report.clone())?;
 
     let proxies = Arc::new(Proxies::default());
     let tokens = Arc::new(JoinTokenFile::new(options.join_tokens.clone(), report.clone()));

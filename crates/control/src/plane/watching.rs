@@ -1,9 +1,12 @@
 //! The thread that turns touched files into generations. It blocks, and nothing waits for it but the files.
 
 use super::configuration::Configuration;
+use crate::event::{Event, Report};
 use crate::generation::Generation;
 use crate::watch::{Wake, Watch};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::watch::Sender;
 use xds::resources::VersionedResource;
 
@@ -13,12 +16,19 @@ pub(super) fn spawn(
     mut configuration: Configuration,
     publish: Sender<Arc<Generation>>,
     trust_bundle: VersionedResource,
+    report: Report,
 ) -> Result<(), String> {
     let run = move || {
         // The folders may have changed between the first look and the start of the watch.
-        let mut again_at = Some(std::time::Instant::now());
+        let mut again_at = Some(Instant::now());
         while watch.wait(again_at) == Wake::Look && !publish.is_closed() {
-            again_at = configuration.look();
+            // A fault of ours in reading one file must not end all changes until a restart. What was published stays.
+            again_at = catch_unwind(AssertUnwindSafe(|| configuration.look())).unwrap_or_else(|_| {
+                report(Event::Fault(
+                    "the last change of the configuration was not taken: a bug in ieum".to_owned(),
+                ));
+                None
+            });
             if let Some(pending) = configuration.take_pending() {
                 publish.send_replace(Arc::new(pending.publish(&trust_bundle)));
             }
