@@ -1,7 +1,7 @@
 //! What every part of a running mesh needs to know: settings, addresses, state, and how processes are run.
 
 use super::addresses::Addresses;
-use super::bootstrap::{self, Node};
+use super::bootstrap::{self, Node, Role};
 use super::expand::Variables;
 use super::output::Printer;
 use super::plan::Proxy;
@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 /// The name by which proxies know the control plane.
 const CA_NAME: &str = "istiod.istio-system.svc";
+
+/// There are many sidecars on one machine; Istio gives them as many.
+const SIDECAR_THREADS: &str = "2";
 
 /// Shared by all parts of a mesh.
 #[derive(Debug)]
@@ -77,7 +80,11 @@ impl Context {
                 let token = self.state.mint(&holder, identity, false)?;
                 files.write_join_token(&token)?;
                 files.write_bootstrap(&bootstrap::bootstrap(node, admin_port, xds, None))?;
-                Ok(launch(self.own_proxy(&files)))
+                let mut command = self.own_proxy(&files);
+                if let Role::Sidecar(_) = node.role {
+                    command.extend(["--concurrency".to_owned(), SIDECAR_THREADS.to_owned()]);
+                }
+                Ok(launch(command))
             }
         }
     }
