@@ -30,6 +30,13 @@ mod upstream;
 mod value;
 mod wire_order;
 
+#[cfg(test)]
+mod listener_strategies;
+#[cfg(test)]
+mod round_trip_tests;
+#[cfg(test)]
+mod strategies;
+
 pub use place::DecodeError;
 
 use self::endpoint::Names;

@@ -1,0 +1,143 @@
+//! Listeners for property tests.
+
+use super::strategies::{described, downstream, duration, name, routes, template, upgrade};
+use model::header::HeaderEdits;
+use model::listener::*;
+use model::path::{EscapedSlashes, PathNormalization};
+use model::route::{Upgrade, WeightedCluster};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+type Of<T> = BoxedStrategy<T>;
+
+fn condition() -> Of<ChainMatch> {
+    let range = any::<(std::net::IpAddr, u8)>().prop_map(|(address, length)| AddressRange {
+        address,
+        prefix_length: length % if address.is_ipv4() { 33 } else { 129 },
+    });
+    let server = prop_oneof![name(), name().prop_map(|n| format!("*.{n}"))];
+    let transport = select(vec!["tls".to_owned(), "raw_buffer".to_owned()]);
+    (option::of(any::<u16>()), vec(range, 0..3), vec(server, 0..3), option::of(transport), vec(name(), 0..3))
+        .prop_map(|(destination_port, destinations, server_names, transport, application_protocols)| {
+            ChainMatch {
+                destination_port,
+                destinations,
+                server_names,
+                transport_protocol: transport,
+                application_protocols,
+            }
+        })
+        .boxed()
+}
+
+fn log() -> Of<AccessLog> {
+    let json =
+        btree_map(name(), template(), 1..4).prop_map(|fields| LogFormat::Json(fields.into_iter().collect()));
+    let format = prop_oneof![template().prop_map(LogFormat::Text), json];
+    (name(), format).prop_map(|(path, format)| AccessLog { path, format }).boxed()
+}
+
+fn tcp() -> Of<Network> {
+    let cluster = (name(), 1u32..9).prop_map(|(cluster, weight)| WeightedCluster {
+        cluster,
+        weight,
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        host_rewrite: None,
+    });
+    (name(), vec(cluster, 1..3), option::of(duration()), vec(log(), 0..2))
+        .prop_map(|(stat_prefix, clusters, idle_timeout, access_logs)| {
+            Network::Tcp(TcpProxy { stat_prefix, clusters, idle_timeout, access_logs })
+        })
+        .boxed()
+}
+
+fn http() -> Of<HttpConnectionManager> {
+    let source = prop_oneof![routes().prop_map(RouteSource::Inline), name().prop_map(RouteSource::Rds)];
+    let slashes = select(vec![EscapedSlashes::Keep, EscapedSlashes::Reject, EscapedSlashes::Unescape]);
+    let path = (any::<(bool, bool)>(), slashes).prop_map(|((normalize, merge_slashes), escaped_slashes)| {
+        PathNormalization { normalize, merge_slashes, escaped_slashes }
+    });
+    let tracing = (0u8..=100).prop_map(|share| Tracing { random_sampling_percent: f64::from(share) });
+    // Only a route can say that a CONNECT ends here.
+    let upgrade = upgrade().prop_map(|upgrade| Upgrade { terminate_connect: false, ..upgrade });
+    (
+        (name(), source, path, any::<(bool, bool, bool)>(), any::<u32>(), vec(upgrade, 0..2)),
+        (option::of(duration()), option::of(duration()), option::of(name())),
+        (option::of(tracing), vec(log(), 0..2), select(vec![Codec::Auto, Codec::Http1, Codec::Http2])),
+    )
+        .prop_map(|((stat_prefix, source, path, flags, trusted_hops, upgrades), times, more)| {
+            HttpConnectionManager {
+                stat_prefix,
+                codec: more.2,
+                path,
+                edge: flags.0,
+                trusted_hops,
+                upgrades,
+                stream_idle_timeout: times.0,
+                idle_timeout: times.1,
+                server_name: times.2,
+                keep_request_id: flags.1,
+                tracing: more.0,
+                stats: flags.2,
+                access_logs: more.1,
+                ..HttpConnectionManager::new(source)
+            }
+        })
+        .boxed()
+}
+
+fn network() -> Of<Network> {
+    prop_oneof![tcp(), http().prop_map(|http| Network::Http(Box::new(http)))].boxed()
+}
+
+fn chain() -> Of<FilterChain> {
+    (name(), condition(), option::of(downstream()), network())
+        .prop_map(|(name, condition, tls, network)| FilterChain { name, condition, tls, network })
+        .boxed()
+}
+
+pub(super) fn listener() -> Of<Listener> {
+    let direction = select(vec![Direction::Unspecified, Direction::Inbound, Direction::Outbound]);
+    let default_chain =
+        option::of(chain().prop_map(|chain| FilterChain { condition: ChainMatch::default(), ..chain }));
+    let inspect = any::<(bool, bool)>().prop_map(|(tls, http)| Inspection { tls, http });
+    let address = any::<(std::net::IpAddr, u16)>().prop_map(Into::into);
+    (name(), address, inspect, vec(chain(), 0..3), default_chain, direction, described())
+        .prop_map(|(name, address, inspect, chains, default_chain, direction, (metadata, provenance))| {
+            Listener {
+                name,
+                address: Some(address),
+                inspect,
+                chains,
+                default_chain,
+                direction,
+                metadata,
+                provenance,
+            }
+        })
+        .boxed()
+}
+
+/// What a gRPC client reads, written in full.
+pub(super) fn api_listener() -> Of<Listener> {
+    (listener(), http())
+        .prop_map(|(listener, http)| {
+            let chain = FilterChain {
+                name: String::new(),
+                condition: ChainMatch::default(),
+                tls: None,
+                network: Network::Http(Box::new(http)),
+            };
+            Listener {
+                address: None,
+                inspect: Inspection::default(),
+                chains: vec![chain],
+                default_chain: None,
+                ..listener
+            }
+        })
+        .boxed()
+}

@@ -1,0 +1,491 @@
+//! Models for property tests: anything that says one thing in one way.
+
+use super::Resource;
+use http::HeaderName;
+use model::balance::LoadBalancing;
+use model::cluster::{Cluster, Discovery, Transport, TransportMatch, UpstreamHttp};
+use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, Locality, LocalityEndpoints};
+use model::field::FieldName;
+use model::format::Template;
+use model::header::{EditAction, HeaderEdit, HeaderEdits, HeaderMatch, HeaderTest};
+use model::matcher::{StringMatch, StringMatchKind};
+use model::metadata::{Metadata, Value};
+use model::provenance::Provenance;
+use model::retry::{GRPC_RETRY_STATUSES, RetryConditions, RetryPolicy};
+use model::route::*;
+use model::tls::*;
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use std::time::Duration;
+
+type Of<T> = BoxedStrategy<T>;
+
+pub(super) fn name() -> Of<String> {
+    "[a-z][a-z0-9.|_-]{0,12}".boxed()
+}
+
+fn text() -> Of<String> {
+    "[ -~äß→]{0,12}".boxed()
+}
+
+fn filled() -> Of<String> {
+    "[!-~ä]{1,8}".boxed()
+}
+
+fn path() -> Of<String> {
+    "/[a-z0-9]{1,8}".boxed()
+}
+
+pub(super) fn duration() -> Of<Duration> {
+    (0u64..100_000, 1u32..1_000_000_000).prop_map(|(s, n)| Duration::new(s, n)).boxed()
+}
+
+fn header_name() -> Of<HeaderName> {
+    select(vec!["x-a", "x-request-id", "user-agent", "content-type", "end-user"])
+        .prop_map(HeaderName::from_static)
+        .boxed()
+}
+
+fn field_name() -> Of<FieldName> {
+    prop_oneof![
+        Just(FieldName::Method),
+        Just(FieldName::Scheme),
+        Just(FieldName::Authority),
+        Just(FieldName::Path),
+        header_name().prop_map(FieldName::Field),
+    ]
+    .boxed()
+}
+
+pub(super) fn template() -> Of<Template> {
+    select(vec!["", "v", "50%%", "%REQ(x-a?:path):3% then", "[%START_TIME(%Y)%]", "%METADATA(ROUTE:a:b)%"])
+        .prop_map(|source| Template::parse(source).unwrap())
+        .boxed()
+}
+
+fn string_match() -> Of<StringMatch> {
+    let kind = prop_oneof![
+        text().prop_map(StringMatchKind::Exact),
+        filled().prop_map(StringMatchKind::Prefix),
+        filled().prop_map(StringMatchKind::Suffix),
+        filled().prop_map(StringMatchKind::Contains),
+        select(vec!["a+", "v[0-9]", "(x|y).*"]).prop_map(|r| StringMatch::regex(r).unwrap().kind),
+    ];
+    (kind, any::<bool>()).prop_map(|(kind, ignore_case)| StringMatch { kind, ignore_case }).boxed()
+}
+
+fn header_match() -> Of<HeaderMatch> {
+    let test = prop_oneof![
+        any::<bool>().prop_map(HeaderTest::Present),
+        string_match().prop_map(HeaderTest::Value),
+        any::<(i64, i64)>().prop_map(|(start, end)| HeaderTest::Range { start, end }),
+    ];
+    (field_name(), test, any::<(bool, bool)>())
+        .prop_map(|(name, test, (invert, missing_as_empty))| HeaderMatch {
+            name,
+            test,
+            invert,
+            missing_as_empty,
+        })
+        .boxed()
+}
+
+fn edits() -> Of<HeaderEdits> {
+    let action = select(vec![
+        EditAction::AppendOrAdd,
+        EditAction::AddIfAbsent,
+        EditAction::OverwriteOrAdd,
+        EditAction::OverwriteIfExists,
+    ]);
+    let add = (field_name(), template(), action, any::<bool>())
+        .prop_map(|(name, value, action, keep_empty)| HeaderEdit { name, value, action, keep_empty });
+    (vec(header_name(), 0..2), vec(add, 0..2)).prop_map(|(remove, add)| HeaderEdits { remove, add }).boxed()
+}
+
+fn retry() -> Of<RetryPolicy> {
+    let tokens = subsequence(
+        vec!["5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream"],
+        0..6,
+    );
+    let more = subsequence(
+        vec!["retriable-4xx", "envoy-ratelimited", "http3-post-connect-failure", "ieum-idempotent-reset"],
+        0..4,
+    );
+    let statuses = subsequence(GRPC_RETRY_STATUSES.map(|(_, status)| status).to_vec(), 0..5);
+    let conditions = (
+        (tokens, more, statuses),
+        option::of(vec(100u16..600, 0..3)),
+        vec((header_name().prop_map(|n| n.to_string()), string_match()), 0..2),
+    )
+        .prop_map(|((tokens, more, grpc_statuses), status_codes, response_headers)| RetryConditions {
+            grpc_statuses,
+            status_codes,
+            response_headers,
+            ..RetryConditions::parse(&[tokens, more].concat().join(",")).0
+        });
+    (conditions, any::<u32>(), option::of(duration()), duration(), duration(), any::<bool>(), 1u32..99)
+        .prop_map(|(conditions, retries, per_try_timeout, base, more, avoid_previous_hosts, host_picks)| {
+            RetryPolicy {
+                conditions,
+                retries,
+                per_try_timeout,
+                back_off_base: base,
+                back_off_max: base + more,
+                avoid_previous_hosts,
+                host_picks,
+            }
+        })
+        .boxed()
+}
+
+fn json() -> Of<Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::Bool),
+        any::<i32>().prop_map(|n| Value::Number(n.into())),
+        text().prop_map(Value::String),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(Value::List),
+            btree_map(name(), inner, 0..3).prop_map(Value::Struct),
+        ]
+    })
+    .boxed()
+}
+
+fn metadata() -> Of<Metadata> {
+    btree_map(name(), btree_map(name(), json(), 0..4), 0..4).prop_map(Metadata).boxed()
+}
+
+fn provenance() -> Of<Option<Provenance>> {
+    option::of((text(), text(), any::<u32>()).prop_map(|(resource, file, line)| Provenance {
+        resource,
+        file,
+        line,
+    }))
+    .boxed()
+}
+
+fn condition() -> Of<RouteMatch> {
+    let path = prop_oneof![
+        path().prop_map(PathMatch::Exact),
+        prop_oneof![path(), Just("/".to_owned()), Just(String::new())].prop_map(PathMatch::Prefix),
+        path().prop_map(PathMatch::SegmentPrefix),
+        Just(PathMatch::Regex(model::matcher::Pattern::new("/v[0-9]+/.*").unwrap())),
+        Just(PathMatch::Connect),
+    ];
+    let query = (name(), option::of(string_match())).prop_map(|(name, value)| QueryMatch { name, value });
+    let fraction = (any::<u32>(), select(vec![100, 10_000, 1_000_000]))
+        .prop_map(|(numerator, denominator)| Fraction { numerator, denominator });
+    (path, vec(header_match(), 0..3), vec(query, 0..2), any::<(bool, bool)>(), option::of(fraction))
+        .prop_map(|(path, headers, query, (case_sensitive, grpc_only), fraction)| RouteMatch {
+            path,
+            case_sensitive,
+            headers,
+            query,
+            grpc_only,
+            fraction,
+        })
+        .boxed()
+}
+
+fn substitution() -> Of<Substitution> {
+    Just(Substitution::new("^/(a+)/(.*)$", r"/\2/\1").unwrap()).boxed()
+}
+
+fn path_rewrite() -> Of<PathRewrite> {
+    prop_oneof![
+        path().prop_map(PathRewrite::Prefix),
+        prop_oneof![path(), Just(r"/a\b".to_owned())].prop_map(PathRewrite::Full),
+        substitution().prop_map(PathRewrite::Regex),
+    ]
+    .boxed()
+}
+
+pub(super) fn upgrade() -> Of<Upgrade> {
+    (select(vec!["websocket", "CONNECT", "h2c"]), any::<(bool, bool)>())
+        .prop_map(|(protocol, (enabled, terminate_connect))| Upgrade {
+            protocol: protocol.to_owned(),
+            enabled,
+            terminate_connect,
+        })
+        .boxed()
+}
+
+fn target() -> Of<Target> {
+    let weighted = (name(), 1u32..100, edits(), edits(), option::of(name())).prop_map(
+        |(cluster, weight, request_headers, response_headers, host_rewrite)| WeightedCluster {
+            cluster,
+            weight,
+            request_headers,
+            response_headers,
+            host_rewrite,
+        },
+    );
+    prop_oneof![
+        name().prop_map(Target::Cluster),
+        vec(weighted, 1..3).prop_map(Target::Weighted),
+        header_name().prop_map(Target::Header),
+    ]
+    .boxed()
+}
+
+fn action() -> Of<Action> {
+    let host = prop_oneof![
+        name().prop_map(HostRewrite::Literal),
+        Just(HostRewrite::Endpoint),
+        header_name().prop_map(HostRewrite::Header),
+    ];
+    let forward = (
+        target(),
+        select(vec![503u16, 404, 500]),
+        option::of(path_rewrite()),
+        option::of(host),
+        (option::of(duration()), option::of(duration())),
+        option::of(retry()),
+        vec(upgrade(), 0..2),
+    )
+        .prop_map(
+            |(target, status, path_rewrite, host_rewrite, (timeout, idle_timeout), retry, upgrades)| {
+                Action::Forward(Box::new(Forward {
+                    target,
+                    cluster_not_found_status: status,
+                    path_rewrite,
+                    host_rewrite,
+                    timeout,
+                    idle_timeout,
+                    retry,
+                    upgrades,
+                }))
+            },
+        );
+    let redirect = (
+        option::of(select(vec!["http", "https"]).prop_map(str::to_owned)),
+        option::of(name()),
+        option::of(1u16..),
+        option::of(path_rewrite()),
+        select(vec![301u16, 302, 303, 307, 308]),
+        any::<bool>(),
+    )
+        .prop_map(|(scheme, host, port, path, status, strip_query)| {
+            Action::Redirect(Redirect { scheme, host, port, path, status, strip_query })
+        });
+    let response = (200u16..600, prop_oneof![vec(any::<u8>(), 0..9), Just(vec![7; 5000])])
+        .prop_map(|(status, body)| Action::Respond(DirectResponse { status, body }));
+    prop_oneof![forward, redirect, response].boxed()
+}
+
+fn route() -> Of<Route> {
+    (name(), condition(), action(), edits(), edits(), metadata(), provenance())
+        .prop_map(|(name, condition, action, request_headers, response_headers, metadata, provenance)| {
+            Route { name, condition, action, request_headers, response_headers, metadata, provenance }
+        })
+        .boxed()
+}
+
+pub(super) fn routes() -> Of<RouteConfiguration> {
+    let host = (
+        name(),
+        vec(name(), 1..3),
+        vec(route(), 0..3),
+        edits(),
+        edits(),
+        option::of(retry()),
+        any::<(bool, bool)>(),
+    )
+        .prop_map(
+            |(name, domains, routes, request_headers, response_headers, retry, (require_tls, attempts))| {
+                VirtualHost {
+                    name,
+                    domains,
+                    routes,
+                    request_headers,
+                    response_headers,
+                    retry,
+                    require_tls,
+                    attempt_count_in_request: attempts,
+                }
+            },
+        );
+    (name(), vec(host, 0..3), edits(), edits(), any::<(bool, bool, bool)>())
+        .prop_map(|(name, virtual_hosts, request_headers, response_headers, flags)| RouteConfiguration {
+            name,
+            virtual_hosts,
+            request_headers,
+            response_headers,
+            ignore_port: flags.0,
+            most_specific_first: flags.1,
+            validate_clusters: flags.2,
+        })
+        .boxed()
+}
+
+pub(super) fn assignment(names: bool) -> Of<Assignment> {
+    let socket = any::<std::net::SocketAddr>().prop_map(|address| {
+        // A scope or flow id has no place in the proto.
+        EndpointAddress::Socket((address.ip(), address.port()).into())
+    });
+    let address = match names {
+        false => socket.boxed(),
+        true => {
+            prop_oneof![socket, ("[a-z]{3,9}", any::<u16>()).prop_map(|(n, p)| EndpointAddress::Name(n, p))]
+                .boxed()
+        }
+    };
+    let health =
+        select(vec![Health::Unknown, Health::Healthy, Health::Unhealthy, Health::Draining, Health::Degraded]);
+    let endpoint = (address, text(), 1u32.., health, metadata()).prop_map(
+        |(address, hostname, weight, health, metadata)| Endpoint {
+            address,
+            hostname,
+            weight,
+            health,
+            metadata,
+        },
+    );
+    let locality =
+        (text(), text(), text()).prop_map(|(region, zone, sub_zone)| Locality { region, zone, sub_zone });
+    let group = (locality, option::of(any::<u32>()), any::<u32>(), vec(endpoint, 1..3)).prop_map(
+        |(locality, weight, priority, endpoints)| LocalityEndpoints { locality, weight, priority, endpoints },
+    );
+    (name(), vec(group, 1..3)).prop_map(|(cluster, localities)| Assignment { cluster, localities }).boxed()
+}
+
+pub(super) fn secret() -> Of<Secret> {
+    let content = prop_oneof![
+        pair().prop_map(SecretContent::Certificate),
+        vec(any::<u8>(), 1..20).prop_map(SecretContent::TrustBundle),
+    ];
+    (name(), content).prop_map(|(name, content)| Secret { name, content }).boxed()
+}
+
+fn pair() -> Of<CertificatePair> {
+    (vec(any::<u8>(), 1..20), vec(any::<u8>(), 1..20))
+        .prop_map(|(chain_pem, key_pem)| CertificatePair { chain_pem, key_pem })
+        .boxed()
+}
+
+fn source<T: Clone + std::fmt::Debug + 'static>(inline: Of<T>) -> Of<SecretSource<T>> {
+    prop_oneof![inline.prop_map(SecretSource::Inline), name().prop_map(SecretSource::Sds)].boxed()
+}
+
+fn validation() -> Of<PeerValidation> {
+    let kind = select(vec![SanKind::Dns, SanKind::Uri, SanKind::Ip, SanKind::Email]);
+    let san = (kind, string_match()).prop_map(|(kind, matcher)| SanMatch { kind: Some(kind), matcher });
+    (source(vec(any::<u8>(), 1..20).boxed()), vec(san, 0..3))
+        .prop_map(|(trust, subject_alt_names)| PeerValidation { trust, subject_alt_names })
+        .boxed()
+}
+
+fn versions() -> Of<TlsVersions> {
+    use TlsVersion::{V1_2, V1_3};
+    select(vec![(V1_2, V1_2), (V1_2, V1_3), (V1_3, V1_3)])
+        .prop_map(|(min, max)| TlsVersions { min, max })
+        .boxed()
+}
+
+pub(super) fn downstream() -> Of<DownstreamTls> {
+    let one = |source| vec![source];
+    (source(pair()).prop_map(one), option::of(validation()), any::<bool>(), vec(name(), 0..3), versions())
+        .prop_map(|(certificates, validation, require, alpn, versions)| DownstreamTls {
+            certificates,
+            require_client_certificate: require && validation.is_some(),
+            validation,
+            alpn,
+            versions,
+        })
+        .boxed()
+}
+
+fn transport() -> Of<Transport> {
+    let tls = (
+        option::of(source(pair())),
+        option::of(validation()),
+        option::of(name()),
+        vec(name(), 0..3),
+        versions(),
+    )
+        .prop_map(|(certificate, validation, sni, alpn, versions)| {
+            Transport::Tls(Box::new(UpstreamTls { certificate, validation, sni, alpn, versions }))
+        });
+    prop_oneof![Just(Transport::Plain), tls].boxed()
+}
+
+pub(super) fn cluster() -> Of<Cluster> {
+    let one_endpoint = assignment(true).prop_map(|mut all| {
+        all.localities.truncate(1);
+        all.localities.iter_mut().for_each(|group| group.endpoints.truncate(1));
+        all
+    });
+    let discovery = prop_oneof![
+        assignment(false).prop_map(Discovery::Static),
+        name().prop_map(Discovery::Eds),
+        assignment(true).prop_map(Discovery::StrictDns),
+        one_endpoint.prop_map(Discovery::LogicalDns),
+        Just(Discovery::OriginalDestination),
+    ];
+    let balance = select(vec![LoadBalancing::RoundRobin, LoadBalancing::LeastRequest, LoadBalancing::Random]);
+    let http = select(vec![
+        UpstreamHttp::Http1,
+        UpstreamHttp::Http2,
+        UpstreamHttp::AsDownstream,
+        UpstreamHttp::Alpn,
+    ]);
+    let choice = (name(), btree_map(name(), json(), 0..4), transport())
+        .prop_map(|(name, labels, transport)| TransportMatch { name, labels, transport });
+    (
+        (name(), discovery, balance, duration(), http),
+        (option::of(duration()), vec(choice, 0..3), transport(), metadata(), provenance()),
+    )
+        .prop_map(
+            |(
+                (name, discovery, balance, connect_timeout, http),
+                (idle_timeout, transport_matches, transport, metadata, provenance),
+            )| Cluster {
+                name,
+                load_balancing: match discovery {
+                    Discovery::OriginalDestination => LoadBalancing::default(),
+                    _ => balance,
+                },
+                discovery,
+                connect_timeout,
+                http,
+                idle_timeout,
+                transport_matches,
+                transport,
+                metadata,
+                provenance,
+            },
+        )
+        .boxed()
+}
+
+pub(super) fn resource() -> Of<Resource> {
+    prop_oneof![
+        super::listener_strategies::listener().prop_map(Resource::Listener),
+        routes().prop_map(Resource::Routes),
+        cluster().prop_map(Resource::Cluster),
+        assignment(false).prop_map(Resource::Endpoints),
+        secret().prop_map(Resource::Secret),
+    ]
+    .boxed()
+}
+
+pub(super) fn described() -> Of<(Metadata, Option<Provenance>)> {
+    (metadata(), provenance()).boxed()
+}
+
+/// The `Any` of a resource.
+pub(super) fn any_of(resource: &Resource) -> envoy_types::pb::google::protobuf::Any {
+    let value = match resource {
+        Resource::Listener(listener) => super::encode_listener(listener),
+        Resource::Routes(table) => super::encode_routes(table),
+        Resource::Cluster(cluster) => super::encode_cluster(cluster),
+        Resource::Endpoints(assignment) => super::encode_endpoints(assignment),
+        Resource::Secret(secret) => super::encode_secret(secret),
+    };
+    envoy_types::pb::google::protobuf::Any { type_url: resource.type_url().to_owned(), value }
+}
