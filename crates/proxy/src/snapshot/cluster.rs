@@ -113,6 +113,11 @@ impl ClusterState {
         self.endpoints.get(*self.usable.get(at)? as usize)
     }
 
+    /// What it was told of its endpoints, by locality.
+    pub fn assignment(&self) -> Option<&Arc<Assignment>> {
+        self.assignment.as_ref()
+    }
+
     /// Number of endpoints that may be picked.
     pub fn usable(&self) -> usize {
         self.usable.len()

@@ -1,0 +1,121 @@
+//! One proxy process from its start to its end: reads the bootstrap, restores the last good configuration, starts the
+//! threads that serve, and on the main thread everything else: discovery, DNS, the identity, the admin interface,
+//! signals.
+
+mod ending;
+mod setup;
+
+pub use setup::{IdentityOptions, Options, RunError};
+
+use crate::admin::{self, Admin};
+use crate::discovery::{self, Hub, Stream};
+use crate::dns;
+use crate::notice::tell;
+use crate::worker::{self, Workers};
+use ending::Ending;
+use identity::workload::{self, Event};
+use setup::Setup;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Instant;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{LocalSet, spawn_local};
+
+/// Runs a proxy until it is told to end.
+pub fn run(options: Options) -> Result<(), RunError> {
+    let started = Instant::now();
+    let setup = Setup::new(&options)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(RunError::Runtime)?;
+    let outcome = LocalSet::new().block_on(&runtime, serve(setup, options, started));
+    // Lookups that never return must not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(setup: Setup, options: Options, started: Instant) -> Result<(), RunError> {
+    let Setup { bootstrap, hub, last_good, concurrency, admin_address, telemetry } = setup;
+    let ending = Ending::new().map_err(RunError::Signals)?;
+    let admin_listener = match admin_address {
+        Some(address) => {
+            Some(tokio::net::TcpListener::bind(address).await.map_err(|e| RunError::Admin(address, e))?)
+        }
+        None => None,
+    };
+    let workers = worker::start(hub.live().clone(), worker::Options { concurrency });
+    let workers = Rc::new(workers.map_err(RunError::Workers)?);
+    spawn_local(timers(hub.clone()));
+    spawn_local(dns::follow(hub.clone()));
+    if let Some(file) = last_good {
+        let hub = hub.clone();
+        spawn_local(async move { hub.keep_saved(file).await });
+    }
+    if let Some(identity) = options.identity {
+        let options = identity.workload_options().map_err(RunError::Identity)?;
+        spawn_local(identify(hub.clone(), options));
+    }
+    let status = bootstrap.ads.map(|ads| {
+        let status = Rc::new(RefCell::new(discovery::Status::default()));
+        let stream = Stream { ads, node: bootstrap.node.proto.clone(), status: status.clone() };
+        spawn_local(discovery::follow(hub.clone(), stream));
+        status
+    });
+    let (commands, received) = mpsc::unbounded_channel();
+    let admin = Rc::new(Admin {
+        hub: hub.clone(),
+        stream: status,
+        listeners: listing(&workers),
+        node: bootstrap.node,
+        settings: admin::Settings {
+            bootstrap: options.bootstrap.display().to_string(),
+            concurrency,
+            drain_time: options.drain_time,
+        },
+        started,
+        draining: Cell::new(false),
+        unhealthy: Cell::new(false),
+        commands,
+    });
+    if let Some(listener) = admin_listener {
+        if let Ok(address) = listener.local_addr() {
+            tell(format_args!("admin interface at http://{address}"));
+        }
+        spawn_local(admin::serve(listener, admin.clone()));
+    }
+    spawn_local(announce(admin.clone()));
+    ending.wait(&admin, &workers, received, options.drain_time).await;
+    workers.stop();
+    telemetry.flush_logs();
+    Ok(())
+}
+
+fn listing(workers: &Rc<Workers>) -> Box<dyn Fn() -> Vec<worker::ListenerStatus>> {
+    let workers = workers.clone();
+    Box::new(move || workers.listeners())
+}
+
+async fn timers(hub: Hub) {
+    hub.keep_time().await;
+}
+
+/// Says once that the proxy serves, and how long that took.
+async fn announce(admin: Rc<Admin>) {
+    // Workers report without a signal; the moment is for people.
+    while admin.state() != admin::State::Live {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    tell(format_args!("ready after {} ms", admin.started.elapsed().as_millis()));
+}
+
+/// Feeds the workload's identity in, whenever there is a new one.
+async fn identify(hub: Hub, options: workload::WorkloadOptions) {
+    let (publish, mut secrets) = watch::channel(None);
+    let report = |event: Event| tell(&event);
+    spawn_local(workload::run(options, publish, report));
+    while secrets.changed().await.is_ok() {
+        let current = secrets.borrow_and_update().clone();
+        if let Some(current) = current {
+            hub.feed(|discovery, now| discovery.identify(&current, now));
+        }
+    }
+}
