@@ -18,7 +18,7 @@ pub enum ProxyKind {
 }
 
 /// A proxy, as far as what it is sent depends on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ProxyNode {
     /// What it is.
     pub kind: ProxyKind,

@@ -161,6 +161,7 @@ async fn follow(api_type: &str, dialect: &str) {
                 || s["proxies"][0]["rejections"][0].is_object()
         })
         .await;
+    assert_eq!(status["ca"]["issued_over_sds"], 1, "it asked for its certificate and got it: {status:#}");
     let proxy = &status["proxies"][0];
     assert_eq!(proxy["rejections"], json!([]), "{status:#}");
     assert_eq!(

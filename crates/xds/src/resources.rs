@@ -40,6 +40,15 @@ impl ResourceSet {
         Arc::make_mut(of_type).insert(name.to_owned(), resource);
     }
 
+    /// Takes from `other` the resources of every type in which the two are equal, so that they are held once.
+    pub fn share_with(&mut self, other: &Self) {
+        for (type_url, mine) in &mut self.types {
+            if let Some(theirs) = other.types.get(type_url).filter(|theirs| *theirs == mine) {
+                *mine = theirs.clone();
+            }
+        }
+    }
+
     /// The named resource of a type.
     pub fn find(&self, type_url: &str, name: &str) -> Option<&VersionedResource> {
         self.types.get(type_url)?.get(name)

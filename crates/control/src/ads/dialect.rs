@@ -1,6 +1,6 @@
 //! The two dialects of ADS, delta and state-of-the-world, as one stream sees them. What either answers is for `xds`.
 
-use crate::node::{NodeError, ProxyNode};
+use crate::node::ProxyNode;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Struct, Value as WireValue};
 use model::metadata::Value;
+use prost::Message;
 use std::collections::BTreeMap;
 use xds::resources::ResourceSet;
 use xds::server::{DeltaStream, Rejection, TooManySubscriptions};
@@ -15,6 +16,9 @@ use xds::sotw::SotwStream;
 
 /// Deepest nesting of metadata that is read; what lies deeper is null.
 const METADATA_DEPTH: usize = 16;
+
+/// Largest node read, in bytes: it is remembered as long as its proxy is connected.
+const MAX_NODE_BYTES: usize = 64 << 10;
 
 /// One dialect's stream.
 pub(super) trait Dialect: Send + 'static {
@@ -208,10 +212,15 @@ impl Response for DiscoveryResponse {
     }
 }
 
-/// The proxy that a node describes.
-pub(super) fn read_node(node: &Node) -> Result<ProxyNode, NodeError> {
+/// The proxy that a node describes, or a sentence.
+pub(super) fn read_node(node: &Node) -> Result<ProxyNode, String> {
+    let size = node.encoded_len();
+    if size > MAX_NODE_BYTES {
+        return Err(format!("the node has {size} bytes; at most {MAX_NODE_BYTES} are read"));
+    }
     let metadata = node.metadata.as_ref().map(|m| fields(m, METADATA_DEPTH)).unwrap_or_default();
-    ProxyNode::from_node(&node.id, &node.cluster, &metadata, &node.user_agent_name)
+    let read = ProxyNode::from_node(&node.id, &node.cluster, &metadata, &node.user_agent_name);
+    read.map_err(|error| error.to_string())
 }
 
 fn fields(wire: &Struct, depth: usize) -> BTreeMap<String, Value> {

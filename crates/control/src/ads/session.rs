@@ -86,7 +86,7 @@ impl<D: Dialect> Session<D> {
             let node = first
                 .take_node()
                 .ok_or_else(|| Status::invalid_argument("the first request says no `node`"))?;
-            let node = read_node(&node).map_err(|e| Status::invalid_argument(e.to_string()))?;
+            let node = read_node(&node).map_err(Status::invalid_argument)?;
             name = node.id.chars().take(200).collect();
             if !is_local && let Err(reason) = proof.identity_of(&node) {
                 return Err(Status::permission_denied(reason).into());
