@@ -20,6 +20,7 @@ mod state;
 mod process;
 mod output;
 mod probe;
+mod progress;
 mod addresses;
 mod folder;
 mod plan;

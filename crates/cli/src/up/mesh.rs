@@ -5,10 +5,12 @@ use super::context::{Context, ControlPorts};
 use super::folder::Folder;
 use super::gateway::Gateway;
 use super::output::Label;
+use super::plan::Proxy;
 use super::plan::{self, Key, Plan};
 use super::ports::{GatewayPort, gateway_ports};
 use super::probe;
 use super::process::{Life, Process};
+use super::progress;
 use super::summary::Summary;
 use super::workload::Replicas;
 use api::{Diagnostic, Object};
@@ -167,11 +169,14 @@ impl Mesh {
         patience.tick().await;
         loop {
             if !is_told && self.waiting_for().is_empty() {
-                self.tell_ready();
-                is_told = true;
+                is_told = self.arrived().await.is_none();
+                if is_told {
+                    self.tell_ready();
+                }
             }
             tokio::select! {
                 () = self.changed.notified() => {}
+                () = tokio::time::sleep(LOOK_INTERVAL), if !is_told => {}
                 Some(objects) = changes.recv() => self.follow_plan(&objects),
                 Some(ended) = self.ending.join_next() => {
                     if let Ok(key) = ended {
@@ -179,11 +184,7 @@ impl Mesh {
                         self.start_missing();
                     }
                 }
-                _ = patience.tick(), if !is_told => {
-                    for waiting in self.waiting_for() {
-                        self.context.printer().say(&format!("waiting: {waiting}"));
-                    }
-                }
+                _ = patience.tick(), if !is_told => self.tell_waiting().await,
                 () = stops.next() => return,
             }
         }
@@ -292,6 +293,28 @@ impl Mesh {
             }
         }
         waiting
+    }
+
+    /// What has been written and is not in force everywhere yet.
+    async fn arrived(&self) -> Option<String> {
+        let Some((200, status)) = probe::page(self.context.ports.admin, "GET", "/status").await else {
+            return Some("the control plane does not answer".to_owned());
+        };
+        let paths = [self.context.folder.clone(), self.context.state.workloads()];
+        let (files, _) = control::source::read(&paths);
+        let sidecars = self.plan.workloads.values().filter(|w| w.template.sidecar != Proxy::Absent);
+        let proxies = sidecars.map(|workload| workload.replicas).sum::<usize>() + self.gateways.len();
+        progress::pending(&status, files.len(), proxies)
+    }
+
+    async fn tell_waiting(&self) {
+        let mut waiting = self.waiting_for();
+        if waiting.is_empty() {
+            waiting.extend(self.arrived().await);
+        }
+        for waiting in waiting {
+            self.context.printer().say(&format!("waiting: {waiting}"));
+        }
     }
 
     fn tell_ready(&self) {

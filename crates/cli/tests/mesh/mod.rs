@@ -22,6 +22,10 @@ use tokio::task::JoinHandle;
 /// Longer than anything should take on a busy machine.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
+/// Environment variable with a command to run as every proxy of the mesh instead of our own: the same tests then say
+/// how stock Envoy does under our control plane.
+const PROXY_PROGRAM: &str = "IEUM_TEST_PROXY";
+
 /// A running mesh; dropping it stops it.
 pub(crate) struct Mesh {
     up: Child,
@@ -52,6 +56,11 @@ impl Mesh {
             .args(["up", folder.to_str().unwrap(), "--json", "--port-base", "0"])
             .args(["--state-dir", place.path().join("state").to_str().unwrap()])
             .args(arguments)
+            .args(
+                std::env::var(PROXY_PROGRAM)
+                    .iter()
+                    .flat_map(|p| ["--proxy-program".to_owned(), format!("*={p}")]),
+            )
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
