@@ -9,7 +9,7 @@ mod rule;
 mod scanner;
 
 pub(crate) use ledger::Ledger;
-pub(crate) use link::{Begin, Hold, Link};
+pub(crate) use link::{Begin, Hold};
 pub use rule::Rule;
 
 #[cfg(test)]

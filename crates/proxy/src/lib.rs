@@ -5,7 +5,10 @@
 
 pub mod dns;
 pub mod discovery;
+pub mod worker;
+mod connection;
 pub mod framing;
+mod tcp;
 pub mod request;
 pub mod gate;
 pub mod local;

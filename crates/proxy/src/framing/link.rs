@@ -9,6 +9,7 @@ use super::rule::Rule;
 use super::scanner::{Scanner, Standing};
 use crate::gate::{TunnelGate, Verdict};
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -320,8 +321,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> State<IO> {
     }
 
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut waste = [0; 1024];
-        let mut buf = ReadBuf::new(&mut waste);
+        let mut waste = [const { MaybeUninit::uninit() }; 4096];
+        let mut buf = ReadBuf::uninit(&mut waste);
         ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
         self.has_ended |= buf.filled().is_empty();
         Poll::Ready(Ok(buf.filled().len()))
@@ -330,12 +331,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> State<IO> {
     fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Begin>> {
         loop {
             match self.scanner.standing() {
-                Standing::Refused(_) => return Poll::Ready(Ok(Begin::End)),
-                _ if self.cleared > 0 => return Poll::Ready(Ok(Begin::Request)),
-                _ => {}
+                Standing::Refused(_) | Standing::Finished if self.cleared == 0 => {
+                    return Poll::Ready(Ok(Begin::End));
+                }
+                Standing::Idle if self.cleared == 0 => {}
+                _ => return Poll::Ready(Ok(Begin::Request)),
             }
-            let mut room = [0; 1024];
-            let mut buf = ReadBuf::new(&mut room);
+            let mut room = [const { MaybeUninit::uninit() }; 2048];
+            let mut buf = ReadBuf::uninit(&mut room);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
             if buf.filled().is_empty() {
                 self.has_ended = true;

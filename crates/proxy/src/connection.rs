@@ -1,0 +1,324 @@
+//! The journey of a connection, in order: limits, first bytes, filter chain, TLS, then HTTP/1, HTTP/2 or TCP.
+//!
+//! A configuration change never closes it: it looks up what is in force for each request, and is told when its listener
+//! leaves. Where connections come from is `worker`'s; what a request goes through is `request`'s.
+
+mod http1;
+mod http2;
+mod answered;
+mod inspect;
+mod hello;
+mod refused;
+mod stage;
+mod stream;
+
+pub(crate) use stage::{Stage, StageView};
+
+use crate::gate::TunnelGate;
+use crate::local::Local;
+use crate::record::{ConnectionRecord, ListenerCounters, OpenConnection, Recorder, RequestRecord, Telemetry};
+use crate::request::Context;
+use crate::snapshot::{ChainState, HttpState, ListenerState, NetworkState, Snapshot};
+use crate::tcp;
+use http::{HeaderMap, Method, StatusCode, Version};
+use identity::{certificate, handshake};
+use model::listener::Codec;
+use refused::Refused;
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use stream::{Prefixed, Stream};
+use tokio::net::TcpStream;
+
+/// Time for a TLS handshake.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(15);
+
+/// What the connections of one thread share.
+pub(crate) struct Desk {
+    /// The thread's belongings.
+    pub(crate) local: Rc<Local>,
+    /// Most connections open at once.
+    pub(crate) limit: usize,
+    open: Cell<usize>,
+    next_id: Cell<u64>,
+    told: refused::Sparingly,
+}
+
+impl Desk {
+    /// The desk of thread number `worker`.
+    pub(crate) fn new(local: Rc<Local>, worker: usize, limit: usize) -> Rc<Self> {
+        // Ids are unique in the process without a counter that threads share.
+        let next_id = Cell::new(((worker as u64) << 48) + 1);
+        Rc::new(Self { local, limit, open: Cell::new(0), next_id, told: refused::Sparingly::default() })
+    }
+
+    /// Connections open now.
+    pub(crate) fn open(&self) -> usize {
+        self.open.get()
+    }
+
+    fn telemetry(&self) -> &Arc<Telemetry> {
+        self.local.live().telemetry()
+    }
+}
+
+/// A connection that counts as open while this lives.
+struct Seat(Rc<Desk>, #[allow(dead_code)] OpenConnection);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+    }
+}
+
+/// A connection as it was accepted.
+pub(crate) struct Arrival {
+    /// The client's end.
+    pub(crate) socket: TcpStream,
+    /// The client.
+    pub(crate) remote: SocketAddr,
+    /// Name of the listener.
+    pub(crate) listener: Rc<str>,
+    /// The listener's counters.
+    pub(crate) counters: ListenerCounters,
+    /// How far the listener is on its way out.
+    pub(crate) stage: StageView,
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(desk: Rc<Desk>, arrival: Arrival) {
+    let listener = arrival.listener.clone();
+    let remote = arrival.remote;
+    if let Err(refused) = journey(&desk, arrival).await {
+        refused.count(desk.telemetry(), &listener);
+        if refused.is_worth_telling() {
+            desk.told.tell(|| format!("{listener}: connection from {remote} closed: {refused}"));
+        }
+    }
+}
+
+async fn journey(desk: &Rc<Desk>, arrival: Arrival) -> Result<(), Refused> {
+    let Arrival { socket, remote, listener, counters, stage } = arrival;
+    let _seat = take_seat(desk, &counters)?;
+    // An answer's end must not wait for an acknowledgement of its beginning.
+    socket.set_nodelay(true).map_err(|_| Refused::Gone)?;
+    let local = socket.local_addr().map_err(|_| Refused::Gone)?;
+
+    let snapshot = desk.local.snapshot();
+    let state = snapshot.listeners.get(&*listener).ok_or(Refused::NoListener)?.clone();
+    let mut socket = Prefixed::new(socket);
+    let findings = Box::pin(inspect::inspect(&mut socket, &state.config, local)).await?;
+    let chain = findings.with_facts(local, |facts| {
+        choose(&state, facts).ok_or_else(|| Refused::no_chain(facts))
+    })?;
+
+    let secured = match &chain.tls {
+        None => Secured::plain(socket),
+        Some(Err(why)) => return Err(Refused::TlsNotReady(why.clone())),
+        Some(Ok(config)) => Box::pin(secure(socket, config.clone())).await?,
+    };
+    let id = desk.next_id.replace(desk.next_id.get() + 1);
+    let Secured { stream, first, session } = secured;
+    let connection = Arc::new(ConnectionRecord {
+        id,
+        remote,
+        local,
+        server_name: session.server_name.or(findings.hello.and_then(|h| h.server_name)).map(Into::into),
+        tls_version: session.version,
+        peer_uri: session.peer_uri,
+        own_uri: session.own_uri,
+        chain: chain.name.clone(),
+    });
+    drop(state);
+
+    let mut visit = Visit { desk: desk.clone(), listener, connection, stage, snapshot: Some(snapshot) };
+    match &chain.network {
+        NetworkState::Http(http) => {
+            speak_http(&mut visit, &http.clone(), stream, first, session.protocol).await;
+        }
+        NetworkState::Tcp(tcp) => {
+            visit.snapshot = None;
+            let stream = Prefixed::with(first, stream);
+            tcp::pass(&desk.local, tcp, &visit.connection, stream).await;
+        }
+    }
+    Ok(())
+}
+
+fn take_seat(desk: &Rc<Desk>, counters: &ListenerCounters) -> Result<Seat, Refused> {
+    if desk.open.get() >= desk.limit {
+        return Err(Refused::TooMany(desk.limit));
+    }
+    desk.open.set(desk.open.get() + 1);
+    Ok(Seat(desk.clone(), counters.opened()))
+}
+
+fn choose(state: &ListenerState, facts: &model::listener::ConnectionFacts<'_>) -> Option<Arc<ChainState>> {
+    state.chain_for(facts).cloned()
+}
+
+/// HTTP/1 or HTTP/2, as the configuration, ALPN or the first bytes say.
+async fn speak_http(
+    visit: &mut Visit,
+    http: &Arc<HttpState>,
+    stream: Stream,
+    first: Vec<u8>,
+    protocol: Option<Protocol>,
+) {
+    let mut stream = Prefixed::with(first, stream);
+    let protocol = match (http.manager.codec, protocol) {
+        (Codec::Http1, _) => Protocol::Http1,
+        (Codec::Http2, _) => Protocol::Http2,
+        (Codec::Auto, Some(protocol)) => protocol,
+        (Codec::Auto, None) => {
+            let sniffed = tokio::select! {
+                sniffed = inspect::is_http2(&mut stream) => sniffed,
+                () = visit.stage.reached(Stage::Closing) => return,
+                () = sleep_or_never(http.manager.idle_timeout) => return,
+            };
+            match sniffed {
+                Ok(true) => Protocol::Http2,
+                Ok(false) => Protocol::Http1,
+                Err(_) => return,
+            }
+        }
+    };
+    match protocol {
+        Protocol::Http1 => {
+            let (first, stream) = stream.into_parts();
+            http1::serve(visit, http, stream, first).await;
+        }
+        Protocol::Http2 => Box::pin(http2::serve(visit, http, stream)).await,
+    }
+}
+
+async fn sleep_or_never(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// A stream, the bytes of it that were read, and what TLS agreed on.
+struct Secured {
+    stream: Stream,
+    first: Vec<u8>,
+    session: Session,
+}
+
+/// What a TLS session agreed on.
+#[derive(Default)]
+struct Session {
+    server_name: Option<String>,
+    version: Option<&'static str>,
+    protocol: Option<Protocol>,
+    peer_uri: Option<Box<str>>,
+    own_uri: Option<Box<str>>,
+}
+
+impl Secured {
+    fn plain(socket: Prefixed<TcpStream>) -> Self {
+        let (first, socket) = socket.into_parts();
+        Self { stream: Stream::Plain(socket), first, session: Session::default() }
+    }
+}
+
+async fn secure(
+    socket: Prefixed<TcpStream>,
+    config: Arc<rustls::ServerConfig>,
+) -> Result<Secured, Refused> {
+    let accepted = tokio::time::timeout(HANDSHAKE_TIME, handshake::accept(socket, config)).await;
+    let tls = accepted.map_err(|_| Refused::HandshakeTime)?.map_err(Refused::Handshake)?;
+    let (_, agreed) = tls.get_ref();
+    let peer = agreed.peer_certificates().and_then(certificate::peer_identity);
+    let session = Session {
+        server_name: agreed.server_name().map(str::to_owned),
+        version: agreed.protocol_version().and_then(version_name),
+        protocol: agreed.alpn_protocol().and_then(protocol_named),
+        peer_uri: peer.and_then(|p| p.uri_sans.into_iter().next()).map(Into::into),
+        own_uri: None,
+    };
+    Ok(Secured { stream: Stream::Tls(Box::new(tls)), first: Vec::new(), session })
+}
+
+/// As Envoy writes it.
+fn version_name(version: rustls::ProtocolVersion) -> Option<&'static str> {
+    match version {
+        rustls::ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+        rustls::ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+        _ => None,
+    }
+}
+
+/// HTTP's version by ALPN; Istio's own names count too. Others leave it to the first bytes.
+fn protocol_named(alpn: &[u8]) -> Option<Protocol> {
+    match alpn {
+        b"h2" | b"istio-h2" => Some(Protocol::Http2),
+        b"http/1.1" | b"http/1.0" | b"istio-http/1.1" | b"istio-http/1.0" => Some(Protocol::Http1),
+        _ => None,
+    }
+}
+
+/// A connection on its way.
+struct Visit {
+    desk: Rc<Desk>,
+    listener: Rc<str>,
+    connection: Arc<ConnectionRecord>,
+    stage: StageView,
+    /// The snapshot its chain is from, until a request context has it.
+    snapshot: Option<Arc<Snapshot>>,
+}
+
+impl Visit {
+    fn telemetry(&self) -> &Arc<Telemetry> {
+        self.desk.telemetry()
+    }
+
+    /// What its requests share.
+    fn context(&mut self, http: &Arc<HttpState>, gate: Option<Arc<TunnelGate>>) -> Rc<Context> {
+        let local = self.desk.local.clone();
+        let snapshot = self.snapshot.take().unwrap_or_else(|| local.snapshot());
+        Context::new(local, &self.listener, self.connection.clone(), gate, snapshot, http.clone())
+    }
+
+    fn refusals(&self, http: &HttpState) -> Refusals {
+        Refusals { connection: self.connection.clone(), recorder: http.recorder.clone() }
+    }
+}
+
+/// Records requests that were refused before they became requests.
+#[derive(Clone)]
+struct Refusals {
+    connection: Arc<ConnectionRecord>,
+    recorder: Arc<Recorder>,
+}
+
+impl Refusals {
+    fn record(&self, status: StatusCode, token: &'static str) {
+        let headers = HeaderMap::new();
+        let Ok(method) = Method::from_bytes(b"-") else { return };
+        let request = RequestRecord {
+            method: &method,
+            target: "-",
+            authority: "-",
+            scheme: if self.connection.tls_version.is_some() { "https" } else { "http" },
+            version: Version::HTTP_11,
+            headers: &headers,
+            id: "-",
+            client: self.connection.remote,
+        };
+        let mut exchange = self.recorder.begin(&self.connection, &request);
+        exchange.details = token;
+        exchange.flags = "DPE";
+        exchange.answered(status.as_u16(), &headers);
+        exchange.finish();
+    }
+}

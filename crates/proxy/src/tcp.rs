@@ -1,0 +1,160 @@
+//! The journey of a connection whose bytes are passed on as they are: cluster, endpoint, both ways until both sides are
+//! done, record.
+
+mod passage;
+
+use crate::failure::Failure;
+use crate::local::Local;
+use crate::record::{ConnectionRecord, Exchange, UpstreamRecord};
+use crate::snapshot::{ClusterState, EndpointState, TcpState};
+use crate::upstream::{Connected, connect};
+use model::route::WeightedCluster;
+use passage::{Ended, Passage};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Endpoints tried for one connection.
+const TRIES: usize = 3;
+/// How often the bytes of a long connection are counted.
+const REPORT: Duration = Duration::from_secs(10);
+
+/// Passes the bytes of `client` on, as `tcp` says.
+pub(crate) async fn pass<IO>(
+    local: &Rc<Local>,
+    tcp: &Arc<TcpState>,
+    connection: &Arc<ConnectionRecord>,
+    client: IO,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut exchange = tcp.recorder.begin_tcp(connection);
+    let cluster = match find_cluster(local, tcp) {
+        Ok(cluster) => cluster,
+        Err(failure) => return end(exchange, failure, None),
+    };
+    exchange.cluster = Some(cluster.config.clone());
+    let (connected, _active) = match Box::pin(connect_some(local, &cluster, &mut exchange)).await {
+        Ok(connected) => connected,
+        Err((failure, why)) => return end(exchange, failure, why),
+    };
+    // A cluster that is replaced or removed does not matter to connections that are made.
+    drop(cluster);
+    exchange.details = "via_upstream";
+    exchange.established();
+
+    let mut passage = Passage::new(client, connected.stream);
+    let ended = loop {
+        match passage.run(tcp.proxy.idle_timeout, REPORT).await {
+            Some(ended) => break ended,
+            None => {
+                (exchange.bytes_received, exchange.bytes_sent) = passage.bytes();
+                exchange.report();
+            }
+        }
+    };
+    (exchange.bytes_received, exchange.bytes_sent) = passage.bytes();
+    match ended {
+        Ended::Done => exchange.finish(),
+        Ended::Idle => end(exchange, Failure::IdleTimeout, None),
+        Ended::Client(error) => end(exchange, Failure::ClientGone, Some(error.to_string())),
+        Ended::Endpoint(error) => end(exchange, Failure::UpstreamReset, Some(error.to_string())),
+    }
+}
+
+fn end(mut exchange: Exchange, failure: Failure, why: Option<String>) {
+    let outcome = failure.outcome();
+    exchange.details = outcome.token;
+    exchange.flags = outcome.flags;
+    if why.is_some() {
+        exchange.transport_failure = why;
+    }
+    exchange.finish();
+}
+
+fn find_cluster(local: &Local, tcp: &TcpState) -> Result<Arc<ClusterState>, Failure> {
+    let name = pick_weighted(&tcp.proxy.clusters, local.random()).ok_or(Failure::ClusterMissing)?;
+    local.snapshot().clusters.get(name).cloned().ok_or(Failure::ClusterMissing)
+}
+
+fn pick_weighted(clusters: &[WeightedCluster], random: u64) -> Option<&str> {
+    let total: u64 = clusters.iter().map(|c| u64::from(c.weight)).sum();
+    let mut at = if total == 0 { 0 } else { random % total };
+    let chosen = clusters.iter().find(|c| {
+        let here = at < u64::from(c.weight);
+        at = at.saturating_sub(u64::from(c.weight));
+        here
+    });
+    chosen.or(clusters.first()).map(|c| c.cluster.as_str())
+}
+
+/// An endpoint with one more connection.
+struct Active(Arc<EndpointState>);
+
+impl Active {
+    fn new(endpoint: &Arc<EndpointState>) -> Self {
+        endpoint.active.fetch_add(1, Ordering::Relaxed);
+        Self(endpoint.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn connect_some(
+    local: &Local,
+    cluster: &ClusterState,
+    exchange: &mut Exchange,
+) -> Result<(Connected, Active), (Failure, Option<String>)> {
+    let mut tried = Vec::new();
+    let mut last = (Failure::NoHealthyEndpoint, None);
+    while tried.len() < TRIES {
+        let picked = cluster.pick_avoiding(local.random(), &tried, TRIES as u32);
+        let Some(endpoint) = picked.filter(|e| !tried.contains(&e.id)) else { break };
+        tried.push(endpoint.id);
+        exchange.attempts += 1;
+        let active = Active::new(endpoint);
+        let outcome = connect(endpoint, cluster.config.connect_timeout).await;
+        let (local, peer_uri) = match &outcome {
+            Ok(connected) => (connected.local, connected.peer_uri.clone()),
+            Err(_) => (None, None),
+        };
+        exchange.upstream = Some(UpstreamRecord {
+            address: endpoint.address,
+            endpoint: endpoint.endpoint.clone(),
+            local,
+            peer_uri,
+        });
+        match outcome {
+            Ok(connected) => return Ok((connected, active)),
+            Err(error) => last = (error.failure(), Some(error.to_string())),
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters_are_chosen_by_weight_and_a_lone_one_always() {
+        let cluster = |name: &str, weight| WeightedCluster {
+            cluster: name.into(),
+            weight,
+            request_headers: Default::default(),
+            response_headers: Default::default(),
+            host_rewrite: None,
+        };
+        let two = [cluster("a", 1), cluster("b", 3)];
+        let picks: Vec<_> = (0..8).filter_map(|random| pick_weighted(&two, random)).collect();
+        assert_eq!(picks, ["a", "b", "b", "b", "a", "b", "b", "b"]);
+        assert_eq!(pick_weighted(&[cluster("a", 0)], 7), Some("a"));
+        assert_eq!(pick_weighted(&[], 7), None);
+    }
+}
