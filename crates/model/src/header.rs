@@ -27,7 +27,7 @@ pub struct RequestHead<'a> {
 impl<'a> RequestHead<'a> {
     /// The value of a pseudo header (`:path` with its query) or the joined values of a field; `None` when absent.
     ///
-    /// Several fields of one name are seen as one, joined by `,` (RFC 9110, 5.3).
+    /// Several fields of one name are shown as one, joined by `,` (RFC 9110, 5.3).
     pub fn value(&self, name: &FieldName) -> Option<Cow<'a, [u8]>> {
         match name {
             FieldName::Method => Some(self.method.as_str().as_bytes().into()),
@@ -89,27 +89,38 @@ pub enum HeaderTest {
 }
 
 impl HeaderMatch {
-    /// Whether `head` satisfies the condition.
+    /// Whether `head` satisfies the condition. Fields of one name are looked at one by one, and one that passes is
+    /// enough, or, inverted, one too many: Envoy's behaviour since 1.39. So nobody hides a value behind another.
     pub fn matches(&self, head: &RequestHead<'_>) -> bool {
-        self.matches_value(head.value(&self.name).as_deref())
+        let FieldName::Field(name) = &self.name else {
+            return self.matches_value(head.value(&self.name).as_deref());
+        };
+        let mut values = head.headers.get_all(name).iter().peekable();
+        if values.peek().is_none() {
+            return self.matches_value(None);
+        }
+        values.any(|value| self.passes(value.as_bytes())) != self.invert
     }
 
-    /// Whether a header with this value, or an absent one, satisfies the condition.
+    /// Whether a header with this one value, or an absent one, satisfies the condition.
     pub fn matches_value(&self, value: Option<&[u8]>) -> bool {
-        let value = match value {
-            None if self.missing_as_empty => Some(&b""[..]),
-            other => other,
-        };
-        let answer = match (&self.test, value) {
-            (HeaderTest::Present(wanted), value) => value.is_some() == *wanted,
-            (_, None) => return false,
-            (HeaderTest::Value(m), Some(value)) => m.matches(value),
-            (HeaderTest::Range { start, end }, Some(value)) => std::str::from_utf8(value)
+        match (&self.test, value) {
+            (_, Some(value)) => self.passes(value) != self.invert,
+            (_, None) if self.missing_as_empty => self.passes(b"") != self.invert,
+            (HeaderTest::Present(wanted), None) => *wanted == self.invert,
+            (_, None) => false,
+        }
+    }
+
+    fn passes(&self, value: &[u8]) -> bool {
+        match &self.test {
+            HeaderTest::Present(wanted) => *wanted,
+            HeaderTest::Value(wanted) => wanted.matches(value),
+            HeaderTest::Range { start, end } => std::str::from_utf8(value)
                 .ok()
-                .and_then(|s| s.parse::<i64>().ok())
-                .is_some_and(|n| n >= *start && n < *end),
-        };
-        answer != self.invert
+                .and_then(|text| text.parse::<i64>().ok())
+                .is_some_and(|number| number >= *start && number < *end),
+        }
     }
 }
 
@@ -183,7 +194,26 @@ mod tests {
     }
 
     #[test]
-    fn several_fields_of_one_name_are_seen_joined() {
+    fn fields_of_one_name_are_tested_one_by_one() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-a", "one".parse().unwrap());
+        headers.append("x-a", "two".parse().unwrap());
+        let head = RequestHead {
+            method: &Method::GET,
+            scheme: "http",
+            authority: "a",
+            path: "/",
+            query: None,
+            headers: &headers,
+        };
+        let exact = |text: &str, invert| matcher(HeaderTest::Value(StringMatch::exact(text)), invert);
+        assert!(exact("one", false).matches(&head) && exact("two", false).matches(&head));
+        assert!(!exact("one,two", false).matches(&head) && exact("one,two", true).matches(&head));
+        assert!(!exact("one", true).matches(&head), "it must not be there at all");
+    }
+
+    #[test]
+    fn several_fields_of_one_name_are_shown_joined() {
         let mut headers = HeaderMap::new();
         headers.append("x-a", "1".parse().unwrap());
         headers.append("x-a", "2".parse().unwrap());
