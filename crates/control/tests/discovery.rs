@@ -200,3 +200,27 @@ async fn the_admin_port_answers_nobody_who_came_by_another_name() {
     assert!(http_get(admin, "evil.example", "/status").await.starts_with("HTTP/1.1 421"));
     assert!(http_get(admin, "localhost", "/absent").await.starts_with("HTTP/1.1 404"));
 }
+
+#[tokio::test]
+async fn everything_the_example_is_served_as_can_be_decoded_by_our_own_proxy() {
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/bookinfo");
+    let running = plane_with(&[("reviews.yaml", &entry("r", "127.1.0.6"))], |mut options| {
+        options.config.insert(0, example);
+        options
+    })
+    .await;
+    assert_eq!(running.plane.status()["config"]["errors"], 0, "{:#}", running.plane.status());
+    let gateway = "router~127.0.0.1~ingress.istio-system~istio-system.svc.cluster.local";
+    for id in [SIDECAR, gateway] {
+        let mut client = running.delta(node(id, &[("OUTBOUND", "127.1.0.5:15001")])).await;
+        for kind in [CDS, EDS, LDS, RDS] {
+            client.ask(kind, &["*"]).await;
+            let response = client.accept().await;
+            assert!(!response.resources.is_empty(), "{id} gets no {kind}");
+            for resource in response.resources {
+                let decoded = xds::codec::decode(resource.resource.as_ref().unwrap());
+                assert!(decoded.is_ok(), "{}: {decoded:?}", resource.name);
+            }
+        }
+    }
+}
