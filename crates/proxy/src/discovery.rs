@@ -35,6 +35,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
+use warming::Expected;
 
 /// What is asked for over ADS, and what is not.
 #[derive(Debug, Clone, Copy, Default)]
@@ -85,6 +86,8 @@ pub struct Discovery {
     wanted: Wanted,
     next: Option<Instant>,
     complete: bool,
+    /// Types that were restored into a session which cannot tell what is gone since.
+    unsure: BTreeSet<String>,
     output: Output,
 }
 
@@ -105,6 +108,7 @@ impl Discovery {
             wanted: Wanted::default(),
             next: None,
             complete: false,
+            unsure: BTreeSet::new(),
             output: Output::default(),
         }
     }
@@ -145,6 +149,9 @@ impl Discovery {
     /// Takes what was in force before a restart. Whatever the control plane changed meanwhile it tells on connecting.
     pub fn restore(&mut self, saved: Vec<DeltaDiscoveryResponse>, now: Instant) {
         for response in saved {
+            if self.scope.ads && !self.scope.delta {
+                self.unsure.insert(response.type_url.clone());
+            }
             let (delivered, _) = self.take_response(Response::Delta(response), now);
             self.conclude(&delivered.type_url, now);
         }
@@ -154,10 +161,17 @@ impl Discovery {
 
     /// Looks again at what was waited for.
     pub fn advance(&mut self, now: Instant) {
-        let clusters_to_come = self.scope.clusters && !self.catalog.clusters.answered;
-        let settled = warming::settle(&mut self.catalog, &mut self.config, clusters_to_come, now);
+        let expected = match (self.scope.clusters, self.catalog.clusters.answered) {
+            (false, _) => Expected::Never,
+            (true, false) => Expected::All,
+            (true, true) => Expected::More,
+        };
+        let settled = warming::settle(&mut self.catalog, &mut self.config, expected, now);
         self.output.changed |= settled.changed;
         self.next = settled.next;
+        if std::mem::take(&mut self.catalog.touched) {
+            self.ask();
+        }
         self.complete |= self.stage() == Stage::Complete;
     }
 
@@ -218,6 +232,7 @@ impl Discovery {
             self.config.revision = response.revision().to_owned();
         }
         let type_url = response.type_url().to_owned();
+        let is_whole = matches!(response, Response::Whole(_));
         let catalog = &self.catalog;
         let mut taken = match type_url == LISTENER {
             true => addresses_kept(catalog, &response),
@@ -260,7 +275,24 @@ impl Discovery {
         for name in &delivered.removed {
             self.remove(&type_url, name, now);
         }
+        if is_whole && self.unsure.remove(&type_url) {
+            self.remove_restored(&delivered, now);
+        }
         (delivered, answer)
+    }
+
+    /// Removes what was there before a restart, and is not in a response that lists all there is.
+    fn remove_restored(&mut self, delivered: &Delivered, now: Instant) {
+        let named = delivered.accepted.iter().map(|(name, _)| name);
+        let named: BTreeSet<&String> = named.chain(delivered.refused.iter().map(|(name, ..)| name)).collect();
+        let names: Vec<String> = match delivered.type_url.as_str() {
+            LISTENER => self.catalog.listeners.entries.keys().cloned().collect(),
+            CLUSTER => self.catalog.clusters.entries.keys().cloned().collect(),
+            _ => Vec::new(),
+        };
+        for name in names.iter().filter(|name| !named.contains(name)) {
+            self.remove(&delivered.type_url, name, now);
+        }
     }
 
     /// What follows from a response: new names to ask for, and perhaps a new configuration.
@@ -273,10 +305,7 @@ impl Discovery {
             CLUSTER => self.catalog.clusters.answered = true,
             _ => {}
         }
-        self.ask();
         self.advance(now);
-        // What went out of force may have been the last to name something.
-        self.ask();
     }
 
     /// Accepts a resource from wherever it comes.
@@ -293,6 +322,7 @@ impl Discovery {
         let catalog = &mut self.catalog;
         match judged {
             Judged::Listener(value) => {
+                catalog.touched = true;
                 catalog.blocked.remove(name);
                 catalog.listeners.accept(name, origin, Version { value, version, raw, since: now });
             }
@@ -300,6 +330,7 @@ impl Discovery {
                 catalog.routes.accept(name, origin, Version { value, version, raw, since: now });
             }
             Judged::Cluster(value) => {
+                catalog.touched = true;
                 catalog.clusters.accept(name, origin, Version { value, version, raw, since: now });
             }
             Judged::Assignment(value) => {
@@ -328,6 +359,7 @@ impl Discovery {
         let catalog = &mut self.catalog;
         match type_url {
             LISTENER => {
+                catalog.touched = true;
                 catalog.blocked.remove(name);
                 if !catalog.listeners.is_fixed(name) {
                     let entry = catalog.listeners.entries.get_mut(name);
@@ -335,6 +367,7 @@ impl Discovery {
                 }
             }
             CLUSTER => {
+                catalog.touched = true;
                 if !catalog.clusters.is_fixed(name) {
                     let entry = catalog.clusters.entries.get_mut(name);
                     entry.into_iter().for_each(|entry| {

@@ -119,13 +119,23 @@ impl<T> Default for Kind<T> {
 }
 
 impl<T> Kind<T> {
-    /// Makes `version` the newest of its name.
-    pub fn accept(&mut self, name: &str, origin: Origin, version: Version<T>) {
+    /// Makes `version` the newest of its name. What was delivered before and is delivered again stays what it is, so
+    /// that nothing is compiled anew for it.
+    pub fn accept(&mut self, name: &str, origin: Origin, mut version: Version<T>) {
         let entry = self.entries.entry(name.to_owned()).or_default();
         entry.origin = origin;
-        entry.latest = Some(version);
         entry.refusal = None;
         entry.gone = None;
+        let known = entry.latest.iter().chain(&entry.active);
+        let same = known.into_iter().find(|known| known.raw.is_some() && known.raw == version.raw);
+        if let Some(same) = same {
+            version.value = same.value.clone();
+            version.since = same.since;
+        }
+        if let Some(active) = entry.active.as_mut().filter(|active| active.is(&version)) {
+            active.version.clone_from(&version.version);
+        }
+        entry.latest = Some(version);
     }
 
     /// Remembers why a version was refused.
@@ -191,6 +201,8 @@ pub struct Catalog {
     pub resolved: BTreeMap<String, Arc<Assignment>>,
     /// Listeners whose address another one has, kept until it is free.
     pub blocked: BTreeMap<String, Version<Listener>>,
+    /// Clusters or listeners changed since it was last looked at what they refer to.
+    pub touched: bool,
 }
 
 /// What is asked for by name, as listeners and clusters tell.

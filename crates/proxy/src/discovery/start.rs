@@ -54,7 +54,6 @@ pub fn add_static(
     if !problems.is_empty() {
         return Err(problems);
     }
-    discovery.ask();
     discovery.advance(now);
     Ok(())
 }

@@ -391,6 +391,29 @@ fn a_state_of_the_world_server_is_followed_as_well() {
 }
 
 #[test]
+fn what_a_state_of_the_world_server_lost_during_a_restart_is_gone() {
+    let saved = World::serving().discovery.export();
+    let now = Instant::now();
+    let mut discovery = Discovery::new(Scope { delta: false, ..DELTA });
+    discovery.restore(saved, now);
+    assert_eq!((discovery.config().listeners.len(), discovery.stage()), (1, Stage::Complete));
+    let response = DiscoveryResponse { type_url: LISTENER.to_owned(), ..Default::default() };
+    discovery.receive(Response::Whole(response), now);
+    assert!(discovery.config().listeners.is_empty());
+}
+
+#[test]
+fn what_is_delivered_again_unchanged_is_not_compiled_again() {
+    let mut world = World::serving();
+    let before = world.discovery.config().clone();
+    world.send(delta(CLUSTER, &[("a", cluster("a"))], &[]));
+    world.send(delta(LISTENER, &[("l", listener("l", 80, "t"))], &[]));
+    let after = world.discovery.config();
+    assert!(Arc::ptr_eq(&before.clusters["a"], &after.clusters["a"]));
+    assert!(Arc::ptr_eq(&before.listeners["l"], &after.listeners["l"]));
+}
+
+#[test]
 fn a_control_plane_cannot_replace_a_static_cluster() {
     let mut world = World::new();
     let judged = judge::judge(CLUSTER, "a", &cluster("a")).unwrap();

@@ -34,14 +34,25 @@ pub(super) struct Settled {
     pub(super) next: Option<Instant>,
 }
 
-/// Brings into force what is ready, and takes out what is gone. `clusters_to_come`: CDS has not answered yet.
+/// Whether clusters that nobody has heard of may still come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// There is no CDS.
+    Never,
+    /// CDS has not answered yet.
+    All,
+    /// CDS has answered, and may do so again.
+    More,
+}
+
+/// Brings into force what is ready, and takes out what is gone.
 pub(super) fn settle(
     catalog: &mut Catalog,
     config: &mut Config,
-    clusters_to_come: bool,
+    expected: Expected,
     now: Instant,
 ) -> Settled {
-    let mut turn = Turn { catalog, config, clusters_to_come, now, settled: Settled::default() };
+    let mut turn = Turn { catalog, config, expected, now, settled: Settled::default() };
     turn.secrets();
     turn.assignments();
     turn.clusters();
@@ -71,7 +82,7 @@ pub(super) fn wanted(catalog: &Catalog) -> Wanted {
 struct Turn<'a> {
     catalog: &'a mut Catalog,
     config: &'a mut Config,
-    clusters_to_come: bool,
+    expected: Expected,
     now: Instant,
     settled: Settled,
 }
@@ -149,6 +160,7 @@ impl Turn<'_> {
                 continue;
             }
             self.config.clusters.insert(name.clone(), latest.value.clone());
+            self.catalog.touched = true;
             self.assign(&latest.value);
             self.settled.changed = true;
             if let Some(entry) = self.catalog.clusters.entries.get_mut(&name) {
@@ -209,9 +221,12 @@ impl Turn<'_> {
         let mut complete = true;
         for name in missing {
             // One that is known is on its way.
-            let known = self.clusters_to_come || self.catalog.clusters.latest(name).is_some();
-            let bound = if known { DELIVERY } else { UNKNOWN_CLUSTER };
-            complete &= !self.waits(since, bound);
+            let known = self.catalog.clusters.latest(name).is_some();
+            complete &= match (known, self.expected) {
+                (true, _) | (false, Expected::All) => !self.waits(since, DELIVERY),
+                (false, Expected::More) => !self.waits(since, UNKNOWN_CLUSTER),
+                (false, Expected::Never) => true,
+            };
         }
         complete
     }
@@ -223,6 +238,7 @@ impl Turn<'_> {
                 continue;
             }
             self.config.listeners.insert(name.clone(), latest.value.clone());
+            self.catalog.touched = true;
             self.settled.changed = true;
             if let Some(entry) = self.catalog.listeners.entries.get_mut(&name) {
                 entry.active = Some(latest);
@@ -251,6 +267,7 @@ impl Turn<'_> {
             {
                 entry.active = None;
                 self.config.listeners.remove(&name);
+                self.catalog.touched = true;
                 self.settled.changed = true;
             }
         }
@@ -259,6 +276,9 @@ impl Turn<'_> {
 
     /// Tables, endpoints and secrets that nothing asks for any more.
     fn drop_unwanted(&mut self) {
+        if !self.catalog.touched {
+            return;
+        }
         let wanted = wanted(self.catalog);
         self.catalog.assignments.entries.retain(|name, _| wanted.assignments.contains(name));
         let (config, changed) = (&mut *self.config, &mut self.settled.changed);
@@ -297,6 +317,7 @@ impl Turn<'_> {
                     entry.active = None;
                 }
                 self.config.clusters.remove(&name);
+                self.catalog.touched = true;
                 self.config.assignments.remove(&name);
                 self.settled.changed = true;
             }
