@@ -13,15 +13,27 @@ pub enum Compared {
     No,
     /// Only that it is there.
     Presence,
+    /// Only that it is there, and in answers not even that.
+    SeenPresence,
+    /// All of its list but the last entry, which only has to be there.
+    AllButLast,
 }
 
 /// Header (a `*` at the end takes any ending), what of it is compared, and why not all.
 pub const NORMALIZED: [(&str, Compared, &str); 5] = [
     ("date", Compared::Presence, "the clock goes on between the two"),
-    ("x-request-id", Compared::Presence, "each proxy makes its own"),
-    ("x-envoy-*", Compared::No, "Envoy's diagnostics, which the bootstrap cannot turn off one by one"),
+    (
+        "x-request-id",
+        Compared::SeenPresence,
+        "each proxy makes its own, and ours tells it in its own answers",
+    ),
+    (
+        "x-forwarded-for",
+        Compared::AllButLast,
+        "for a client on loopback Envoy names an address of its host instead",
+    ),
+    ("x-envoy-*", Compared::No, "Envoy's diagnostics, which a bootstrap cannot turn off one by one"),
     ("x-ieum-*", Compared::No, "our diagnostics: the reason of an answer of our own"),
-    ("x-case", Compared::No, "names the case and the proxy to the upstream"),
 ];
 
 /// What a case came to at one proxy.
@@ -40,11 +52,11 @@ impl Outcome {
         let mut text = String::new();
         for answer in &self.answers {
             let _ = writeln!(text, "answer {} {} {:?}", answer.version, answer.status, answer.interim);
-            headers(&mut text, &answer.headers, !own_bodies);
+            headers(&mut text, &answer.headers, Place::Answer { own: !own_bodies });
             if own_bodies {
                 body(&mut text, &answer.body);
             }
-            headers(&mut text, &answer.trailers, false);
+            headers(&mut text, &answer.trailers, Place::Seen);
             if answer.broken {
                 text.push_str("  broken off\n");
             }
@@ -52,30 +64,45 @@ impl Outcome {
         for seen in &self.seen {
             let Seen { upstream, method, target, version, .. } = seen;
             let _ = writeln!(text, "seen by {upstream}: {method} {target} {version}");
-            headers(&mut text, &seen.headers, false);
+            headers(&mut text, &seen.headers, Place::Seen);
             body(&mut text, &seen.body);
-            headers(&mut text, &seen.trailers, false);
+            headers(&mut text, &seen.trailers, Place::Seen);
         }
         text
     }
 }
 
-fn headers(text: &mut String, lines: &[(String, String)], without_length: bool) {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In an answer; the proxy's `own` has words, and with them length and type, of its own.
+    Answer {
+        own: bool,
+    },
+    Seen,
+}
+
+fn headers(text: &mut String, lines: &[(String, String)], place: Place) {
     let mut lines: Vec<&(String, String)> = lines.iter().collect();
     // The order between different names means nothing; between lines of one name it does.
     lines.sort_by(|a, b| a.0.cmp(&b.0));
     for (name, value) in lines {
-        let is_left_out = without_length && matches!(name.as_str(), "content-length" | "content-type");
+        let is_words = matches!(name.as_str(), "content-length" | "content-type");
         let rule = NORMALIZED.iter().find(|(pattern, ..)| match pattern.strip_suffix('*') {
             Some(start) => name.starts_with(start),
             None => name == pattern,
         });
-        match rule {
-            _ if is_left_out => {}
-            None => _ = writeln!(text, "  {name}: {value}"),
-            Some((_, Compared::Presence, _)) => _ = writeln!(text, "  {name}: ..."),
-            Some((_, Compared::No, _)) => {}
-        }
+        let value = match rule.map(|(_, compared, _)| compared) {
+            _ if is_words && place == (Place::Answer { own: true }) => continue,
+            None => value.clone(),
+            Some(Compared::SeenPresence) if place != Place::Seen => continue,
+            Some(Compared::No) => continue,
+            Some(Compared::Presence | Compared::SeenPresence) => "...".to_owned(),
+            Some(Compared::AllButLast) => match value.rsplit_once(',') {
+                Some((all, _)) => format!("{all},..."),
+                None => "...".to_owned(),
+            },
+        };
+        let _ = writeln!(text, "  {name}: {value}");
     }
 }
 

@@ -6,6 +6,7 @@
 //! `early` (before the request's body is read), `upgrade` (101, then every byte comes back).
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -208,11 +209,13 @@ fn lines(headers: &HeaderMap) -> Vec<(String, String)> {
     headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
-/// A body of prepared frames, the last of which may be an error.
+/// A body of prepared frames that may break off after them.
 #[derive(Debug, Default)]
 struct Answer {
-    frames: std::collections::VecDeque<Result<Frame<Bytes>, std::io::Error>>,
+    frames: std::collections::VecDeque<Frame<Bytes>>,
     length: Option<u64>,
+    /// Time after the last frame, before it breaks off.
+    breaks: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 fn body(name: &str, plan: &Plan, echoed: Vec<u8>) -> Answer {
@@ -230,12 +233,13 @@ fn body(name: &str, plan: &Plan, echoed: Vec<u8>) -> Answer {
         .collect();
     let streams = plan.has("chunked") || plan.has("partial") || !trailers.is_empty();
     let mut answer = Answer { length: (!streams).then_some(content.len() as u64), ..Answer::default() };
-    answer.frames.extend(content.chunks(16_384).map(|chunk| Ok(Frame::data(Bytes::copy_from_slice(chunk)))));
+    answer.frames.extend(content.chunks(16_384).map(|chunk| Frame::data(Bytes::copy_from_slice(chunk))));
     if plan.has("partial") {
-        answer.frames.push_back(Err(std::io::Error::other("told to")));
+        // What stands before it must have left by then.
+        answer.breaks = Some(Box::pin(tokio::time::sleep(Duration::from_millis(100))));
     }
     if !trailers.is_empty() {
-        answer.frames.push_back(Ok(Frame::trailers(trailers)));
+        answer.frames.push_back(Frame::trailers(trailers));
     }
     answer
 }
@@ -246,13 +250,19 @@ impl http_body::Body for Answer {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Poll::Ready(self.frames.pop_front())
+        if let Some(frame) = self.frames.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        match &mut self.breaks {
+            None => Poll::Ready(None),
+            Some(time) => time.as_mut().poll(context).map(|()| Some(Err(std::io::Error::other("told to")))),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.frames.is_empty()
+        self.frames.is_empty() && self.breaks.is_none()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
