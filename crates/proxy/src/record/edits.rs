@@ -22,7 +22,11 @@ impl Exchange {
                 trace.write(headers);
                 self.trace_id = Some(trace.id);
             }
-            None => self.trace_id = Trace::id_of(headers),
+            // It is passed on as it is.
+            None if self.recorder().logs.as_ref().is_some_and(|logs| logs.wanted.trace_id) => {
+                self.trace_id = Trace::id_of(headers);
+            }
+            None => {}
         }
         let said = take_peer(headers);
         if !self.recorder().outbound {

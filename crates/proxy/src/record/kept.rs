@@ -3,7 +3,7 @@
 use super::exchange::RequestRecord;
 use http::{HeaderMap, HeaderName};
 use model::field::FieldName;
-use model::format::{Command, Template};
+use model::format::{Command, Simple, Template};
 use model::header::joined;
 
 /// A longer value is cut.
@@ -15,6 +15,7 @@ pub(super) struct Wanted {
     request: Vec<FieldName>,
     response: Vec<HeaderName>,
     trailers: Vec<HeaderName>,
+    pub(super) trace_id: bool,
 }
 
 impl Wanted {
@@ -35,6 +36,7 @@ impl Wanted {
                     }
                 }
                 Command::ResponseTrailer(name) => push_field(&mut self.trailers, name),
+                Command::Simple(Simple::TraceId) => self.trace_id = true,
                 _ => {}
             }
         }

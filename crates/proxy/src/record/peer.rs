@@ -21,6 +21,8 @@ pub(crate) const UNKNOWN: &str = "unknown";
 
 /// A longer header is not looked at.
 const LONGEST_METADATA: usize = 16 * 1024;
+/// No name or label in Kubernetes is longer.
+const LONGEST_NAME: usize = 253;
 const CANONICAL_NAME: &str = "service.istio.io/canonical-name";
 const CANONICAL_REVISION: &str = "service.istio.io/canonical-revision";
 
@@ -54,7 +56,8 @@ impl Peer {
     /// From node metadata, as Istio's proxies are started with it and tell it to each other.
     fn from_struct(metadata: &BTreeMap<String, Value>) -> Self {
         let text = |map: &BTreeMap<String, Value>, key: &str| {
-            map.get(key).and_then(Value::as_str).filter(|s| !s.is_empty()).map(str::to_owned)
+            let text = map.get(key).and_then(Value::as_str)?;
+            (!text.is_empty() && text.len() <= LONGEST_NAME).then(|| text.to_owned())
         };
         let none = BTreeMap::new();
         let labels = match metadata.get("LABELS") {
@@ -295,6 +298,14 @@ mod tests {
         let peer = Peer::from_principal("spiffe://cluster.local/ns/books/sa/default").unwrap();
         assert_eq!((peer.workload.as_str(), peer.namespace.as_str()), ("unknown", "books"));
         assert_eq!(Peer::from_principal("https://x"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_that_a_peer_says_does_harm(bytes: Vec<u8>) {
+            Peer::from_header(&bytes);
+            Peer::from_header(STANDARD.encode(&bytes).as_bytes());
+        }
     }
 
     #[test]

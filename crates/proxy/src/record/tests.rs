@@ -1,166 +1,20 @@
 //! Recorders as the rest of the proxy uses them, from a request's head to log lines and metrics.
 #![allow(clippy::unwrap_used)]
 
+mod exposition;
+mod fixture;
+
 use super::peer::{PEER_METADATA, PEER_METADATA_ID};
 use super::*;
-use http::{HeaderMap, HeaderName, Method, Version};
-use model::cluster::{Cluster, Discovery, Transport, UpstreamHttp};
-use model::endpoint::{Endpoint, EndpointAddress, Health};
+use exposition::check_exposition;
+use fixture::*;
+use http::HeaderMap;
+use model::cluster::Transport;
 use model::format::Template;
 use model::header::RequestHead;
 use model::listener::*;
-use model::metadata::{Metadata, Value};
-use model::provenance::Provenance;
-use model::route::*;
-use model::routing::RouteTable;
-use model::tls::{SecretSource, UpstreamTls};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-
-fn node(workload: &str, version: &str) -> NodeLabels {
-    let object = |fields: &[(&str, &str)]| {
-        Value::Struct(fields.iter().map(|(k, v)| ((*k).to_owned(), Value::from(*v))).collect())
-    };
-    let mut metadata = BTreeMap::from([
-        ("LABELS".to_owned(), object(&[("app", workload), ("version", version)])),
-        ("WORKLOAD_NAME".to_owned(), format!("{workload}-{version}").into()),
-        ("SERVICE_ACCOUNT".to_owned(), format!("bookinfo-{workload}").into()),
-    ]);
-    metadata.insert("CLUSTER_ID".to_owned(), "Kubernetes".into());
-    let id = format!("sidecar~127.1.0.5~{workload}-{version}-0.default~default.svc.cluster.local");
-    NodeLabels::from_metadata(&id, &Value::Struct(metadata))
-}
-
-fn listener(direction: Direction) -> Listener {
-    Listener {
-        name: "l".into(),
-        address: None,
-        inspect: Inspection::default(),
-        chains: vec![],
-        default_chain: None,
-        direction,
-        metadata: Metadata::default(),
-        provenance: Some(Provenance { resource: "Gateway default/g".into(), file: String::new(), line: 0 }),
-    }
-}
-
-fn manager(logs: Vec<AccessLog>) -> HttpConnectionManager {
-    let mut manager = HttpConnectionManager::new(RouteSource::Rds("r".into()));
-    manager.stats = true;
-    manager.tracing = Some(Tracing { random_sampling_percent: 100.0 });
-    manager.access_logs = logs;
-    manager
-}
-
-fn connection(peer_uri: Option<&str>) -> Arc<ConnectionRecord> {
-    Arc::new(ConnectionRecord {
-        id: 7,
-        remote: "127.1.0.9:50000".parse().unwrap(),
-        local: "127.1.0.5:9080".parse().unwrap(),
-        server_name: Some("outbound_.9080_._.reviews".into()),
-        tls_version: peer_uri.map(|_| "TLSv1.3"),
-        peer_uri: peer_uri.map(Into::into),
-        own_uri: peer_uri.map(|_| "spiffe://cluster.local/ns/default/sa/bookinfo-reviews".into()),
-        chain: "mtls".into(),
-    })
-}
-
-fn cluster(name: &str) -> Arc<Cluster> {
-    let tls = UpstreamTls {
-        certificate: Some(SecretSource::Sds("default".into())),
-        validation: None,
-        sni: None,
-        alpn: vec![],
-        versions: Default::default(),
-    };
-    let mut cluster = Cluster {
-        name: name.into(),
-        discovery: Discovery::OriginalDestination,
-        load_balancing: Default::default(),
-        connect_timeout: Duration::from_secs(10),
-        http: UpstreamHttp::Http1,
-        idle_timeout: None,
-        transport_matches: vec![],
-        transport: Transport::Tls(Box::new(tls)),
-        metadata: Metadata::default(),
-        provenance: None,
-    };
-    let service =
-        [("host", "reviews.default.svc.cluster.local"), ("name", "reviews"), ("namespace", "default")];
-    let service = service.map(|(k, v)| (k.to_owned(), Value::from(v)));
-    cluster.metadata.set("istio", "services", "");
-    let istio = cluster.metadata.0.get_mut("istio").unwrap();
-    istio.insert("services".into(), Value::List(vec![Value::Struct(BTreeMap::from(service))]));
-    Arc::new(cluster)
-}
-
-fn upstream(peer_uri: Option<&str>) -> UpstreamRecord {
-    let mut metadata = Metadata::default();
-    metadata.set("istio", "workload", "reviews-v3;default;reviews;v3;Kubernetes");
-    UpstreamRecord {
-        address: "127.1.0.5:9080".parse().unwrap(),
-        endpoint: Arc::new(Endpoint {
-            address: EndpointAddress::Socket("127.1.0.5:9080".parse().unwrap()),
-            hostname: String::new(),
-            weight: 1,
-            health: Health::Healthy,
-            metadata,
-        }),
-        local: Some("127.0.0.1:40000".parse().unwrap()),
-        peer_uri: peer_uri.map(Into::into),
-    }
-}
-
-fn route() -> RouteTaken {
-    let route = Route {
-        name: "reviews-route".into(),
-        condition: RouteMatch::any(),
-        action: Action::Forward(Box::new(Forward::to("c"))),
-        request_headers: Default::default(),
-        response_headers: Default::default(),
-        metadata: Metadata::default(),
-        provenance: Some(Provenance {
-            resource: "VirtualService default/reviews".into(),
-            file: "reviews.yaml".into(),
-            line: 12,
-        }),
-    };
-    let host = VirtualHost { domains: vec!["*".into()], routes: vec![route], ..Default::default() };
-    let config = RouteConfiguration { virtual_hosts: vec![host], ..Default::default() };
-    RouteTaken { table: Arc::new(RouteTable::compile(config).unwrap()), host: 0, route: 0 }
-}
-
-fn headers(fields: &[(&str, &str)]) -> HeaderMap {
-    let mut map = HeaderMap::new();
-    for (name, value) in fields {
-        map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
-    }
-    map
-}
-
-fn request<'a>(headers: &'a HeaderMap) -> RequestRecord<'a> {
-    RequestRecord {
-        method: &Method::GET,
-        target: "/reviews/0?x=\"y\"",
-        authority: "reviews:9080",
-        scheme: "http",
-        version: Version::HTTP_2,
-        headers,
-        id: "id-1",
-        client: "10.0.0.1:1234".parse().unwrap(),
-    }
-}
-
-const CALLER: &str = "spiffe://cluster.local/ns/default/sa/bookinfo-productpage";
-const SERVER: &str = "spiffe://cluster.local/ns/default/sa/bookinfo-reviews";
-
-fn text_log(path: &std::path::Path, format: &str) -> AccessLog {
-    AccessLog {
-        path: path.to_str().unwrap().into(),
-        format: LogFormat::Text(Template::parse(format).unwrap()),
-    }
-}
 
 /// One finished request on an outbound listener.
 fn outbound_exchange(recorder: &Arc<Recorder>) -> Exchange {
@@ -444,7 +298,7 @@ fn header_edits_see_the_messages_as_they_are() {
     exchange.edit_request(&mut sent, 5);
     let trace = sent["traceparent"].to_str().unwrap()[3..35].to_owned();
     let head = RequestHead {
-        method: &Method::GET,
+        method: &http::Method::GET,
         scheme: "http",
         authority: "a",
         path: "/p",
@@ -476,55 +330,4 @@ fn connections_are_counted_while_they_last() {
     assert!(text.contains("ieum_upstream_connect_failures_total{cluster=\"c\"} 1\n"));
     assert!(text.contains("ieum_panics_total 1\n"));
     drop(two);
-}
-
-/// Checks text against Prometheus' exposition format: heads before their series, each series once, well-formed labels,
-/// histograms whose buckets grow and end at their count.
-fn check_exposition(text: &str) {
-    let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut seen = std::collections::BTreeSet::new();
-    let mut last_bucket: Option<(String, f64)> = None;
-    for line in text.lines() {
-        if let Some(rest) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = rest.split_once(' ').unwrap();
-            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
-            assert!(kinds.insert(name, kind).is_none(), "twice: {line}");
-            continue;
-        }
-        if line.starts_with("# HELP ") {
-            continue;
-        }
-        let (series, value) = line.rsplit_once(' ').unwrap();
-        let value: f64 = value.parse().unwrap();
-        assert!(seen.insert(series), "twice: {series}");
-        let (name, labels) = match series.split_once('{') {
-            None => (series, ""),
-            Some((name, rest)) => (name, rest.strip_suffix('}').unwrap()),
-        };
-        let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
-        let kind = family.and_then(|f| kinds.get(f)).filter(|k| **k == "histogram").or(kinds.get(name));
-        assert!(kind.is_some(), "no head before {line}");
-        let mut rest = labels;
-        while !rest.is_empty() {
-            let (label, after) = rest.split_once("=\"").unwrap();
-            assert!(label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'), "{line}");
-            let mut escaped = false;
-            let end = after.find(|c| {
-                let ends = c == '"' && !escaped;
-                escaped = c == '\\' && !escaped;
-                ends
-            });
-            rest = &after[end.unwrap() + 1..];
-            rest = rest.strip_prefix(',').unwrap_or(rest);
-        }
-        if name.ends_with("_bucket") {
-            let (labels, _) = labels.split_once(",le=").unwrap();
-            let id = format!("{name}{labels}");
-            let before = last_bucket.take().filter(|(last, _)| *last == id).map_or(0.0, |(_, v)| v);
-            assert!(value >= before, "{line}");
-            last_bucket = Some((id, value));
-        } else if name.ends_with("_count") {
-            assert_eq!(last_bucket.take().unwrap().1, value, "{line}");
-        }
-    }
 }

@@ -29,6 +29,16 @@ pub(crate) struct Trace {
     /// The caller's span; 0 when the trace begins here.
     parent: u64,
     flags: u8,
+    /// `traceparent` came and was well-formed.
+    from_w3c: bool,
+    came: B3Forms,
+}
+
+/// In which forms B3 came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct B3Forms {
+    single: bool,
+    several: bool,
 }
 
 /// What a caller said of the trace its request belongs to.
@@ -45,9 +55,12 @@ impl Trace {
     /// The trace that a request belongs to, with a span of our own in it. `random` is any 64 random bits.
     pub(crate) fn of(headers: &HeaderMap, tracing: &Tracing, random: u64) -> Self {
         let mut entropy = Entropy(random ^ thread_random());
+        let several = || [B3_TRACE, B3_SAMPLED, B3_FLAGS].iter().any(|name| headers.contains_key(name));
+        let came = B3Forms { single: headers.contains_key(&B3), several: several() };
         let mut said = w3c(headers);
+        let from_w3c = said.is_some();
         let mut decision = None;
-        if said.is_none() {
+        if !from_w3c && (came.single || came.several) {
             (said, decision) = b3(headers);
         }
         let decide = |entropy: &mut Entropy| {
@@ -61,7 +74,7 @@ impl Trace {
         };
         let sampled = sampled.unwrap_or_else(|| decide(&mut entropy));
         let flags = if sampled { SAMPLED } else { 0 } | if random { RANDOM } else { 0 };
-        Self { id, span, parent, flags }
+        Self { id, span, parent, flags, from_w3c, came }
     }
 
     /// The trace id of a request that is passed on as it is; `None` when it has none.
@@ -71,7 +84,7 @@ impl Trace {
 
     /// Puts it into the request that is sent on.
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
-        if w3c(headers).is_none() {
+        if !self.from_w3c {
             // Without a valid parent its state means nothing.
             headers.remove(&TRACESTATE);
         }
@@ -83,19 +96,21 @@ impl Trace {
         text[52] = b'-';
         write_hex(u128::from(self.flags), &mut text[53..55]);
         set(headers, TRACEPARENT, &text);
-        self.write_b3(headers);
+        if self.came.single || self.came.several {
+            self.write_b3(headers);
+        }
     }
 
     fn write_b3(&self, headers: &mut HeaderMap) {
         let sampled = if self.flags & SAMPLED != 0 { "1" } else { "0" };
-        if headers.contains_key(&B3) {
+        if self.came.single {
             let mut text = format!("{:032x}-{:016x}-{sampled}", self.id, self.span);
             if self.parent != 0 {
                 text.push_str(&format!("-{:016x}", self.parent));
             }
             set(headers, B3, text.as_bytes());
         }
-        if [B3_TRACE, B3_SPAN, B3_SAMPLED, B3_FLAGS].iter().any(|name| headers.contains_key(name)) {
+        if self.came.several {
             set(headers, B3_TRACE, format!("{:032x}", self.id).as_bytes());
             set(headers, B3_SPAN, format!("{:016x}", self.span).as_bytes());
             match self.parent {
@@ -333,5 +348,19 @@ mod tests {
         let ids: std::collections::HashSet<u128> =
             (0..1000).map(|_| Trace::of(&HeaderMap::new(), &NEVER, 0).id).collect();
         assert_eq!(ids.len(), 1000);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_came_a_well_formed_parent_goes_on(
+            parent in "00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}|[ -~]{0,60}",
+            b3 in "[0-9a-f]{16,32}-[0-9a-f]{16}-[01d]|[ -~]{0,60}",
+            id in "[0-9a-fA-F]{16}|[ -~]{0,40}",
+        ) {
+            let sent = [("traceparent", &*parent), ("b3", &*b3), ("x-b3-traceid", &*id), ("x-b3-spanid", &*id)];
+            let headers = pass(&sent, &NEVER);
+            proptest::prop_assert!(w3c(&headers).is_some(), "{headers:?}");
+            proptest::prop_assert!(self::b3(&headers).0.is_some(), "{headers:?}");
+        }
     }
 }

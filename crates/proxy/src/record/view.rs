@@ -4,7 +4,7 @@
 use super::clock::write_time;
 use super::exchange::Exchange;
 use super::kept::{Kept, Wanted};
-use super::trace::id_text;
+use super::trace::{Trace, id_text};
 use http::{HeaderMap, Version};
 use model::field::FieldName;
 use model::format::{Command, Facts, MetadataScope, Simple};
@@ -169,7 +169,11 @@ impl View<'_> {
                 },
             },
             Simple::GrpcStatus => text(exchange.grpc_status.map(grpc_status_name), out),
-            Simple::TraceId => exchange.trace_id.is_some_and(|id| out.write_all(&id_text(id)).is_ok()),
+            Simple::TraceId => {
+                let passed_on = || Trace::id_of(self.messages?.request.headers);
+                let id = exchange.trace_id.or_else(passed_on);
+                id.is_some_and(|id| out.write_all(&id_text(id)).is_ok())
+            }
             Simple::FilterChainName => text(Some(&connection.chain), out),
             // There are no virtual clusters, bodies of local answers are not kept, and reasons are in the details.
             _ => false,
