@@ -54,11 +54,6 @@ impl Desk {
         Rc::new(Self { local, limit, open: Cell::new(0), next_id, told: refused::Sparingly::default() })
     }
 
-    /// Connections open now.
-    pub(crate) fn open(&self) -> usize {
-        self.open.get()
-    }
-
     fn telemetry(&self) -> &Arc<Telemetry> {
         self.local.live().telemetry()
     }
@@ -110,9 +105,8 @@ async fn journey(desk: &Rc<Desk>, arrival: Arrival) -> Result<(), Refused> {
     let state = snapshot.listeners.get(&*listener).ok_or(Refused::NoListener)?.clone();
     let mut socket = Prefixed::new(socket);
     let findings = Box::pin(inspect::inspect(&mut socket, &state.config, local)).await?;
-    let chain = findings.with_facts(local, |facts| {
-        choose(&state, facts).ok_or_else(|| Refused::no_chain(facts))
-    })?;
+    let chain =
+        findings.with_facts(local, |facts| choose(&state, facts).ok_or_else(|| Refused::no_chain(facts)))?;
 
     let secured = match &chain.tls {
         None => Secured::plain(socket),
@@ -231,10 +225,7 @@ impl Secured {
     }
 }
 
-async fn secure(
-    socket: Prefixed<TcpStream>,
-    config: Arc<rustls::ServerConfig>,
-) -> Result<Secured, Refused> {
+async fn secure(socket: Prefixed<TcpStream>, config: Arc<rustls::ServerConfig>) -> Result<Secured, Refused> {
     let accepted = tokio::time::timeout(HANDSHAKE_TIME, handshake::accept(socket, config)).await;
     let tls = accepted.map_err(|_| Refused::HandshakeTime)?.map_err(Refused::Handshake)?;
     let (_, agreed) = tls.get_ref();

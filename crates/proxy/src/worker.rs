@@ -4,13 +4,14 @@
 //! A change of configuration opens sockets for new listeners and stops accepting for removed ones; it closes no
 //! connection. What happens to a connection is `connection`'s.
 
+mod follower;
 mod bind;
 mod thread;
 
-use crate::connection::Stage;
 use crate::notice;
-use crate::snapshot::{Live, Snapshot};
-use std::collections::BTreeMap;
+use crate::snapshot::Live;
+use follower::Follower;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,18 +22,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// How many threads, and how much they take on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Number of threads; 0 is one per core.
     pub concurrency: usize,
     /// Most connections open at once, over all threads; `None` follows the limit on open files.
     pub max_connections: Option<usize>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { concurrency: 0, max_connections: None }
-    }
 }
 
 /// A listener's socket.
@@ -55,8 +50,18 @@ pub struct Workers {
 struct Shared {
     threads: Vec<Thread>,
     statuses: watch::Sender<Vec<ListenerStatus>>,
-    /// Set once: no sockets are opened any more.
-    is_over: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
+}
+
+/// What the threads are at, as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    /// Clients are told to go elsewhere.
+    Leaving,
+    /// No connections are taken any more.
+    Closed,
+    Over,
 }
 
 struct Thread {
@@ -64,10 +69,8 @@ struct Thread {
     open: Arc<AtomicUsize>,
 }
 
-/// First and longest wait before an address is tried again.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// Time at the end of a grace period in which resting connections are closed, at most.
-const CLOSING: Duration = Duration::from_secs(1);
+/// How often a leaving proxy looks whether its work is done.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Starts the threads, and the one that follows `live` and opens sockets.
 pub fn start(live: Arc<Live>, options: &Options) -> Workers {
@@ -88,21 +91,18 @@ pub fn start(live: Arc<Live>, options: &Options) -> Workers {
     let shared = Arc::new(Shared {
         threads,
         statuses: watch::Sender::new(Vec::new()),
-        is_over: watch::Sender::new(false),
+        phase: watch::Sender::new(Phase::Serving),
     });
     let followed = shared.clone();
     handles.extend(spawn("listeners", move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(Follower { shared: followed, sockets: BTreeMap::new() }.follow(live));
+        runtime.block_on(Follower::new(followed).follow(live));
         Ok(())
     }));
     Workers { shared, threads: Mutex::new(handles) }
 }
 
-fn spawn(
-    name: &str,
-    body: impl FnOnce() -> std::io::Result<()> + Send + 'static,
-) -> Option<JoinHandle<()>> {
+fn spawn(name: &str, body: impl FnOnce() -> io::Result<()> + Send + 'static) -> Option<JoinHandle<()>> {
     let told = name.to_owned();
     let run = move || {
         if let Err(error) = body() {
@@ -140,22 +140,18 @@ impl Workers {
         self.shared.statuses.subscribe()
     }
 
-    /// Tells clients on every connection to go elsewhere (`Connection: close`, GOAWAY). New connections are still
-    /// taken, and told the same: who does not know yet that this proxy leaves must not fail. Before `grace` is over
-    /// connections without a request are closed.
+    /// Tells clients on every connection to go elsewhere (`Connection: close`, GOAWAY) and soon after closes the
+    /// connections that have no request. New connections are still taken, and told the same: who does not know yet that
+    /// this proxy leaves must not fail. Done when no connection is open or `grace` is over; from then on none is taken.
     pub async fn drain(&self, grace: Duration) {
-        self.shared.tell(|| Order::Leave(Stage::Leaving));
-        let closing = CLOSING.min(grace / 2);
-        self.wait_idle(grace - closing).await;
-        self.shared.tell(|| Order::Leave(Stage::Closing));
-        self.wait_idle(closing).await;
-    }
-
-    async fn wait_idle(&self, limit: Duration) {
-        let deadline = Instant::now() + limit;
-        while !self.is_idle() && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(20).min(limit)).await;
+        let deadline = Instant::now() + grace;
+        if !grace.is_zero() {
+            self.shared.enter(Phase::Leaving);
         }
+        while !self.is_idle() && Instant::now() < deadline {
+            tokio::time::sleep(LOOK.min(grace)).await;
+        }
+        self.shared.enter(Phase::Closed);
     }
 
     /// Whether no connection is open.
@@ -170,7 +166,7 @@ impl Workers {
 
     /// Ends the threads, whatever is open.
     pub fn stop(&self) {
-        self.shared.is_over.send_replace(true);
+        self.shared.enter(Phase::Over);
         self.shared.tell(|| Order::Stop);
     }
 
@@ -192,137 +188,19 @@ impl Drop for Workers {
 }
 
 impl Shared {
+    /// Goes on to `phase`; there is no way back.
+    fn enter(&self, phase: Phase) {
+        self.phase.send_if_modified(|now| {
+            let is_next = *now < phase;
+            *now = phase.max(*now);
+            is_next
+        });
+    }
+
     fn tell(&self, order: impl Fn() -> Order) {
         for thread in &self.threads {
             // A thread that ended needs no orders.
             let _ = thread.orders.send(order());
         }
-    }
-}
-
-/// Keeps sockets as the snapshot in force wants them.
-struct Follower {
-    shared: Arc<Shared>,
-    /// By the address that is configured.
-    sockets: BTreeMap<SocketAddr, Place>,
-}
-
-/// An address that a listener wants.
-struct Place {
-    listener: String,
-    /// The address it came to, or why not.
-    bound: Result<SocketAddr, Failed>,
-}
-
-struct Failed {
-    why: String,
-    wait: Duration,
-    next: Instant,
-}
-
-impl Follower {
-    async fn follow(mut self, live: Arc<Live>) {
-        let mut changes = live.changes();
-        let mut is_over = self.shared.is_over.subscribe();
-        loop {
-            changes.borrow_and_update();
-            self.apply(&live.current());
-            let next = self.sockets.values().filter_map(|p| Some(p.bound.as_ref().err()?.next)).min();
-            let retry = async {
-                match next {
-                    Some(next) => tokio::time::sleep_until(next).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
-                () = retry => {}
-                _ = is_over.wait_for(|over| *over) => return,
-            }
-        }
-    }
-
-    fn apply(&mut self, snapshot: &Snapshot) {
-        let mut wanted: BTreeMap<SocketAddr, &str> = BTreeMap::new();
-        let mut doubles = Vec::new();
-        for (name, state) in &snapshot.listeners {
-            let Some(address) = state.config.address else { continue };
-            match wanted.get(&address) {
-                Some(other) => doubles.push(ListenerStatus {
-                    name: name.clone(),
-                    address,
-                    bound: Err(format!("{address} belongs to listener {other}")),
-                }),
-                None => drop(wanted.insert(address, name)),
-            }
-        }
-        let gone: Vec<SocketAddr> =
-            self.sockets.keys().filter(|a| !wanted.contains_key(a)).copied().collect();
-        for address in gone {
-            self.close(address);
-        }
-        for (address, name) in wanted {
-            self.open(address, name);
-        }
-        self.publish(doubles);
-    }
-
-    fn open(&mut self, address: SocketAddr, name: &str) {
-        let wait = match self.sockets.get_mut(&address) {
-            Some(Place { listener, bound: Ok(_) }) => {
-                if listener != name {
-                    name.clone_into(listener);
-                    self.shared.tell(|| Order::Rename { address, name: name.into() });
-                }
-                return;
-            }
-            Some(Place { listener, bound: Err(failed) }) => {
-                name.clone_into(listener);
-                if failed.next > Instant::now() {
-                    return;
-                }
-                Some(failed.wait)
-            }
-            None => None,
-        };
-        let bound = match bind::listen(address, self.shared.threads.len()) {
-            Ok(sockets) => {
-                let actual = sockets.first().and_then(|s| s.local_addr().ok()).unwrap_or(address);
-                for (thread, socket) in self.shared.threads.iter().zip(sockets) {
-                    let _ = thread.orders.send(Order::Listen { name: name.into(), address, socket });
-                }
-                Ok(actual)
-            }
-            Err(error) => {
-                let why = bind::explain(address, &error);
-                if wait.is_none() {
-                    notice::tell(format_args!("{name}: cannot listen: {why}"));
-                }
-                let wait = wait.map_or(RETRY.0, |wait| (wait * 2).min(RETRY.1));
-                Err(Failed { why, wait, next: Instant::now() + wait })
-            }
-        };
-        self.sockets.insert(address, Place { listener: name.to_owned(), bound });
-    }
-
-    fn close(&mut self, address: SocketAddr) {
-        if let Some(Place { bound: Ok(_), .. }) = self.sockets.remove(&address) {
-            self.shared.tell(|| Order::Close { address });
-        }
-    }
-
-    fn publish(&self, doubles: Vec<ListenerStatus>) {
-        let status = |(address, place): (&SocketAddr, &Place)| ListenerStatus {
-            name: place.listener.clone(),
-            address: *place.bound.as_ref().unwrap_or(address),
-            bound: place.bound.as_ref().map(|_| ()).map_err(|failed| failed.why.clone()),
-        };
-        let mut statuses: Vec<_> = self.sockets.iter().map(status).chain(doubles).collect();
-        statuses.sort_by(|a, b| a.name.cmp(&b.name));
-        self.shared.statuses.send_if_modified(|now| {
-            let is_new = *now != statuses;
-            *now = statuses;
-            is_new
-        });
     }
 }

@@ -229,10 +229,8 @@ mod tests {
     #[test]
     fn a_real_client_is_understood_at_every_cut() {
         let bytes = hello("A.Example", &["istio", "h2"]);
-        let found = Hello {
-            server_name: Some("a.example".into()),
-            protocols: vec!["istio".into(), "h2".into()],
-        };
+        let found =
+            Hello { server_name: Some("a.example".into()), protocols: vec!["istio".into(), "h2".into()] };
         assert_eq!(client_hello(&bytes), Look::Found(found.clone()));
         for cut in 0..bytes.len() {
             assert_eq!(client_hello(&bytes[..cut]), Look::More, "{cut}");

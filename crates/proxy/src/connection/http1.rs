@@ -1,9 +1,9 @@
 //! HTTP/1 with a client. While nothing comes in there is only the stream: hyper and its buffers are made for the first
 //! byte of a request and let go of when the connection rests.
 
-use super::{Visit, sleep_or_never};
 use super::answered::Answered;
 use super::stage::Stage;
+use super::{Visit, sleep_or_never};
 use crate::framing::{Begin, Hold, Ledger, Rule};
 use crate::gate::TunnelGate;
 use crate::request::{self, AnswerBody, Context};
@@ -99,8 +99,7 @@ where
             Ok::<_, Infallible>(complete(answer, asked, is_leaving, &context, ledger))
         }
     });
-    let mut connection =
-        builder().serve_connection(TokioIo::new(hold.link()), service).with_upgrades();
+    let mut connection = builder().serve_connection(TokioIo::new(hold.link()), service).with_upgrades();
     let mut connection = Pin::new(&mut connection);
     let mut calls = ledger.calls();
     let mut tick = std::pin::pin!(sleep_until(Instant::now() + TICK));
@@ -172,8 +171,8 @@ fn complete(
     context: &Context,
     ledger: Arc<Ledger>,
 ) -> Response<Answered<End>> {
-    let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS
-        || (asked.connect && answer.status().is_success());
+    let switches =
+        answer.status() == StatusCode::SWITCHING_PROTOCOLS || (asked.connect && answer.status().is_success());
     if !switches {
         if asked.connect || asked.upgrade {
             context.gate.iter().for_each(|gate| gate.refuse());

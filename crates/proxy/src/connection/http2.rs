@@ -1,8 +1,8 @@
 //! HTTP/2 with a client. Every limit is set here: the library's own defaults are generous.
 
-use super::{Refusals, Visit};
 use super::answered::Answered;
 use super::stage::Stage;
+use super::{Refusals, Visit};
 use crate::framing::Rule;
 use crate::record::Telemetry;
 use crate::request::{self, AnswerBody};

@@ -205,11 +205,9 @@ impl Scanner {
                 }
                 Ok(taken as usize)
             }
-            At::TrailerStart
-            | At::TrailerName { .. }
-            | At::TrailerValue
-            | At::TrailerLf
-            | At::TrailersLf => self.step_trailer(bytes, first),
+            At::TrailerStart | At::TrailerName { .. } | At::TrailerValue | At::TrailerLf | At::TrailersLf => {
+                self.step_trailer(bytes, first)
+            }
             _ => self.step_chunk(bytes, first),
         }
     }

@@ -72,9 +72,14 @@ fn lengths_that_can_be_read_in_two_ways_are_refused() {
     for value in ["3, 3", "3,3", "+3", "-3", "3 3", "0x3", "", " ", "3a", "18446744073709551616", "3.0"] {
         assert_eq!(with(&format!("content-length: {value}\r\n")), Some(Rule::ContentLength), "{value:?}");
     }
-    for value in ["gzip", "chunked, chunked", "gzip, chunked", "xchunked", "chunked;a", "\"chunked\"", "", "chunked x"]
+    for value in
+        ["gzip", "chunked, chunked", "gzip, chunked", "xchunked", "chunked;a", "\"chunked\"", "", "chunked x"]
     {
-        assert_eq!(with(&format!("transfer-encoding: {value}\r\n")), Some(Rule::TransferEncoding), "{value:?}");
+        assert_eq!(
+            with(&format!("transfer-encoding: {value}\r\n")),
+            Some(Rule::TransferEncoding),
+            "{value:?}"
+        );
     }
     assert_eq!(
         with("transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n"),
@@ -109,7 +114,8 @@ fn lines_that_are_none_are_refused() {
 
 #[test]
 fn request_lines_and_hosts_are_checked() {
-    for line in ["GET /", "GET  / HTTP/1.1", "GET / HTTP/1.1 ", "GET /a b HTTP/1.1", " GET / HTTP/1.1", "GET"] {
+    for line in ["GET /", "GET  / HTTP/1.1", "GET / HTTP/1.1 ", "GET /a b HTTP/1.1", " GET / HTTP/1.1", "GET"]
+    {
         assert_eq!(refused(&format!("{line}\r\nhost: a\r\n\r\n")), Some(Rule::RequestLine), "{line:?}");
     }
     for version in ["HTTP/1.2", "HTTP/2.0", "HTTP/0.9"] {
@@ -183,7 +189,11 @@ fn split_naively(stream: &[u8]) -> (Vec<usize>, bool) {
         let fields: Option<Vec<(String, &str)>> = lines[1..].iter().map(|l| naive_field(l)).collect();
         let Some(fields) = fields else { return (ends, true) };
         let of = |name: &str| {
-            fields.iter().filter(|(n, _)| n == name).map(|(_, v)| v.trim_matches([' ', '\t'])).collect::<Vec<_>>()
+            fields
+                .iter()
+                .filter(|(n, _)| n == name)
+                .map(|(_, v)| v.trim_matches([' ', '\t']))
+                .collect::<Vec<_>>()
         };
         let method = lines[0].strip_suffix(" /p HTTP/1.1").unwrap_or_default();
         let is_method = !method.is_empty() && method.bytes().all(|b| b.is_ascii_alphanumeric());
@@ -192,11 +202,13 @@ fn split_naively(stream: &[u8]) -> (Vec<usize>, bool) {
         }
         match (of("content-length").as_slice(), of("transfer-encoding").as_slice()) {
             ([], []) => {}
-            ([length], []) => match length.bytes().all(|b| b.is_ascii_digit()).then(|| length.parse::<usize>()) {
-                Some(Ok(length)) if length <= stream.len() - at => at += length,
-                Some(Ok(_)) => return (ends, false),
-                _ => return (ends, true),
-            },
+            ([length], []) => {
+                match length.bytes().all(|b| b.is_ascii_digit()).then(|| length.parse::<usize>()) {
+                    Some(Ok(length)) if length <= stream.len() - at => at += length,
+                    Some(Ok(_)) => return (ends, false),
+                    _ => return (ends, true),
+                }
+            }
             ([], ["chunked"]) => loop {
                 let Some(line_end) = find(at, b"\r\n") else { return (ends, false) };
                 let line = String::from_utf8_lossy(&stream[at..line_end]).into_owned();

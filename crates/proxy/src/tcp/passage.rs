@@ -161,11 +161,7 @@ impl Half {
     }
 
     /// Writes what was not taken before.
-    fn poll_left<T: AsyncWrite + Unpin>(
-        &mut self,
-        cx: &mut Context<'_>,
-        to: &mut T,
-    ) -> Poll<io::Result<()>> {
+    fn poll_left<T: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut T) -> Poll<io::Result<()>> {
         while let Some(rest) = self.left.get(self.at..).filter(|rest| !rest.is_empty()) {
             match ready!(Pin::new(&mut *to).poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
