@@ -4,6 +4,7 @@
 mod check;
 mod control;
 mod parent;
+mod proxy;
 mod sample;
 mod up;
 
@@ -25,6 +26,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 enum Command {
     Check(check::Check),
     Control(control::Control),
+    Proxy(proxy::Proxy),
     Sample(sample::Sample),
     Up(up::Up),
     #[command(hide = true)]
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Check(check) => check.run(),
         Command::Control(control) => control.run(),
+        Command::Proxy(proxy) => proxy.run(),
         Command::Sample(sample) => sample.run(),
         Command::Up(up) => up.run(),
         Command::ExecWithParent(exec) => exec.run(),

@@ -14,7 +14,7 @@ mod start;
 mod stream;
 mod warming;
 
-pub use catalog::{ASSIGNMENT, CLUSTER, Catalog, Entry, LISTENER, Origin, Refusal, ROUTES, SECRET, Version};
+pub use catalog::{ASSIGNMENT, CLUSTER, Catalog, Entry, LISTENER, Origin, ROUTES, Refusal, SECRET, Version};
 pub use hub::Hub;
 pub use last_good::LastGood;
 pub use references::{eds_name, is_dns};
@@ -191,7 +191,14 @@ impl Discovery {
     /// The workload's identity is this from now on.
     pub fn identify(&mut self, secrets: &WorkloadSecrets, now: Instant) {
         for secret in [&secrets.certificate, &secrets.trust_bundle] {
-            self.accept(&secret.name, Origin::Identity, Judged::Secret(Arc::new(secret.clone())), "", None, now);
+            self.accept(
+                &secret.name,
+                Origin::Identity,
+                Judged::Secret(Arc::new(secret.clone())),
+                "",
+                None,
+                now,
+            );
         }
         self.advance(now);
     }
@@ -208,14 +215,17 @@ impl Discovery {
             return Stage::Complete;
         }
         let catalog = &self.catalog;
-        let clusters_open = catalog.clusters.entries.values().any(|e| e.latest.is_some() && e.active.is_none());
+        let clusters_open =
+            catalog.clusters.entries.values().any(|e| e.latest.is_some() && e.active.is_none());
         let own = [WORKLOAD_CERTIFICATE, WORKLOAD_TRUST_BUNDLE];
-        let lacks = |name: &str| self.wanted.secrets.contains(name) && !self.config.secrets.contains_key(name);
+        let lacks =
+            |name: &str| self.wanted.secrets.contains(name) && !self.config.secrets.contains_key(name);
         let identity_open = self.scope.identity && own.into_iter().any(lacks);
         if (self.scope.clusters && !catalog.clusters.answered) || clusters_open || identity_open {
             return Stage::Clusters;
         }
-        let listeners_open = catalog.listeners.entries.values().any(|e| e.latest.is_some() && e.active.is_none());
+        let listeners_open =
+            catalog.listeners.entries.values().any(|e| e.latest.is_some() && e.active.is_none());
         if (self.scope.listeners && !catalog.listeners.answered) || listeners_open {
             return Stage::Listeners;
         }
@@ -270,7 +280,11 @@ impl Discovery {
             self.accept(name, Origin::Dynamic, resource.judged.clone(), &resource.version, raw, now);
         }
         for (name, version, reason) in &delivered.refused {
-            self.refuse(&type_url, name, Refusal { reason: reason.clone(), version: version.clone(), at: now });
+            self.refuse(
+                &type_url,
+                name,
+                Refusal { reason: reason.clone(), version: version.clone(), at: now },
+            );
         }
         for name in &delivered.removed {
             self.remove(&type_url, name, now);
@@ -398,7 +412,8 @@ impl Discovery {
             let fixed = catalog.secrets.entries.get(name).is_some_and(|e| e.origin == Origin::Static);
             fixed || (self.scope.identity && own.contains(&name.as_str()))
         };
-        let secrets = |w: &Wanted| w.secrets.iter().filter(|n| !elsewhere(n)).cloned().collect::<BTreeSet<_>>();
+        let secrets =
+            |w: &Wanted| w.secrets.iter().filter(|n| !elsewhere(n)).cloned().collect::<BTreeSet<_>>();
         let changes = [
             (ASSIGNMENT, self.wanted.assignments.clone(), wanted.assignments.clone()),
             (ROUTES, self.wanted.routes.clone(), wanted.routes.clone()),

@@ -3,6 +3,8 @@
 //! It knows no user-facing resource and no control plane, only the model and the wire. A module names only modules
 //! listed after it.
 
+pub mod run;
+pub mod admin;
 pub mod dns;
 pub mod discovery;
 pub mod worker;

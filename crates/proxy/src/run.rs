@@ -42,8 +42,8 @@ async fn serve(setup: Setup, options: Options, started: Instant) -> Result<(), R
         }
         None => None,
     };
-    let workers = worker::start(hub.live().clone(), worker::Options { concurrency });
-    let workers = Rc::new(workers.map_err(RunError::Workers)?);
+    let workers = worker::Options { concurrency, ..worker::Options::default() };
+    let workers = Rc::new(worker::start(hub.live().clone(), &workers));
     spawn_local(timers(hub.clone()));
     spawn_local(dns::follow(hub.clone()));
     if let Some(file) = last_good {
@@ -83,10 +83,36 @@ async fn serve(setup: Setup, options: Options, started: Instant) -> Result<(), R
         spawn_local(admin::serve(listener, admin.clone()));
     }
     spawn_local(announce(admin.clone()));
-    ending.wait(&admin, &workers, received, options.drain_time).await;
+    let outcome = tokio::select! {
+        () = ending.wait(&admin, &workers, received, options.drain_time) => Ok(()),
+        error = static_failure(&hub, &workers) => Err(error),
+    };
     workers.stop();
+    workers.join();
     telemetry.flush_logs();
-    Ok(())
+    outcome
+}
+
+/// A static listener that cannot listen when the proxy starts is a mistake that only people can mend. Returns nothing
+/// else: one that comes from a control plane is tried again.
+async fn static_failure(hub: &Hub, workers: &Workers) -> RunError {
+    let is_static = |name: &String| hub.read(|discovery| discovery.catalog().listeners.is_static(name));
+    let mut changes = workers.listener_changes();
+    let mut bound = std::collections::BTreeSet::new();
+    loop {
+        for status in changes.borrow_and_update().iter().filter(|status| is_static(&status.name)) {
+            match &status.bound {
+                Ok(()) => drop(bound.insert(status.name.clone())),
+                Err(why) if !bound.contains(&status.name) => {
+                    return RunError::Listener(status.name.clone(), why.clone());
+                }
+                Err(_) => {}
+            }
+        }
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 fn listing(workers: &Rc<Workers>) -> Box<dyn Fn() -> Vec<worker::ListenerStatus>> {

@@ -2,7 +2,7 @@
 
 use super::{Admin, Answer, State, answer};
 use crate::discovery::{Discovery, is_own_secret};
-use crate::worker::{ListenerState, ListenerStatus};
+use crate::worker::ListenerStatus;
 use http::StatusCode;
 use identity::certificate::{self, CertificateFacts, Rfc3339};
 use model::metadata::Value as Fact;
@@ -23,7 +23,7 @@ impl Admin {
         let statuses = (self.listeners)();
         let is_bound = |name: &String| {
             let mut of_name = statuses.iter().filter(|status| status.name == *name).peekable();
-            of_name.peek().is_some() && of_name.all(|status| matches!(status.state, ListenerState::Listening))
+            of_name.peek().is_some() && of_name.all(|status| status.bound.is_ok())
         };
         self.hub.read(|discovery| {
             let listeners = discovery.config().listeners.iter();
@@ -38,9 +38,9 @@ impl Admin {
     }
 
     pub(super) fn listeners_text(&self) -> String {
-        let lines = (self.listeners)().into_iter().map(|status| match status.state {
-            ListenerState::Listening => format!("{}::{}\n", status.name, status.address),
-            state => format!("{}::{}::{}\n", status.name, status.address, describe(&state)),
+        let lines = (self.listeners)().into_iter().map(|status| match status.bound {
+            Ok(()) => format!("{}::{}\n", status.name, status.address),
+            Err(why) => format!("{}::{}::cannot listen: {why}\n", status.name, status.address),
         });
         lines.collect()
     }
@@ -53,8 +53,8 @@ impl Admin {
                     "address": status.address.ip().to_string(), "port_value": status.address.port()
                 }},
             });
-            if !matches!(status.state, ListenerState::Listening) {
-                value["state"] = json!(describe(&status.state));
+            if let Err(why) = status.bound {
+                value["error"] = json!(why);
             }
             value
         };
@@ -121,15 +121,6 @@ impl Admin {
             });
             json!({ "certificates": all.collect::<Vec<_>>() })
         })
-    }
-}
-
-fn describe(state: &ListenerState) -> String {
-    match state {
-        ListenerState::Listening => "listening".to_owned(),
-        ListenerState::Pending => "not bound yet".to_owned(),
-        ListenerState::Failed(reason) => format!("cannot listen: {reason}"),
-        ListenerState::Draining => "draining".to_owned(),
     }
 }
 

@@ -5,7 +5,6 @@ use super::*;
 use crate::discovery::{Discovery, Scope, add_static};
 use crate::record::{NodeLabels, Telemetry};
 use crate::snapshot::Live;
-use crate::worker::ListenerState;
 use http_body_util::BodyExt;
 use serde_json::Value;
 
@@ -55,9 +54,8 @@ impl World {
         let listening = Rc::new(Cell::new(true));
         let heard = listening.clone();
         let listeners = move || {
-            let state =
-                if heard.get() { ListenerState::Listening } else { ListenerState::Failed("in use".into()) };
-            vec![ListenerStatus { name: "web".into(), address: "127.0.0.1:10000".parse().unwrap(), state }]
+            let bound = if heard.get() { Ok(()) } else { Err("in use".to_owned()) };
+            vec![ListenerStatus { name: "web".into(), address: "127.0.0.1:10000".parse().unwrap(), bound }]
         };
         let admin = Admin {
             hub,

@@ -177,6 +177,11 @@ impl<T> Kind<T> {
         self.entries.get(name).is_some_and(|e| e.origin != Origin::Dynamic)
     }
 
+    /// Names of the bootstrap.
+    pub fn is_static(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|e| e.origin == Origin::Static)
+    }
+
     /// Names of whatever is not in force as it was last accepted.
     pub fn unsettled(&self) -> Vec<String> {
         let open = self.entries.iter().filter(|(_, entry)| !entry.is_settled());

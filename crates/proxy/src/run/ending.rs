@@ -5,13 +5,11 @@ use crate::admin::{Admin, Command};
 use crate::notice::tell;
 use crate::worker::Workers;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::Instant;
-
-/// How often an ending proxy looks whether its work is done.
-const LOOK: Duration = Duration::from_millis(20);
+use tokio::task::spawn_local;
 
 /// Receives what ends a proxy.
 pub(super) struct Ending {
@@ -33,7 +31,7 @@ impl Ending {
     pub(super) async fn wait(
         mut self,
         admin: &Admin,
-        workers: &Workers,
+        workers: &Rc<Workers>,
         mut commands: UnboundedReceiver<Command>,
         drain_time: Duration,
     ) {
@@ -45,23 +43,25 @@ impl Ending {
                 Some(command) = commands.recv() => match command {
                     Command::Quit => return,
                     Command::Drain { graceful } => {
-                        tell("taking no new connections");
+                        tell("telling clients to go elsewhere");
                         admin.draining.set(true);
-                        workers.drain(graceful);
+                        let workers = workers.clone();
+                        let grace = if graceful { drain_time } else { Duration::ZERO };
+                        spawn_local(async move { workers.drain(grace).await });
                     }
                 },
             }
         }
         tell(format_args!("ending; open connections have {:.1} s", drain_time.as_secs_f64()));
         admin.draining.set(true);
-        workers.drain(true);
-        let until = Instant::now() + drain_time;
-        while workers.open_connections() > 0 && Instant::now() < until {
+        let drained = workers.drain(drain_time);
+        tokio::pin!(drained);
+        loop {
             tokio::select! {
+                () = &mut drained => return,
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                Some(Command::Quit) = commands.recv() => return,
-                () = tokio::time::sleep(LOOK) => {}
+                Some(command) = commands.recv() => if command == Command::Quit { return },
             }
         }
     }

@@ -72,8 +72,8 @@ pub enum RunError {
     Identity(String),
     /// The admin address is taken, or is not ours.
     Admin(SocketAddr, io::Error),
-    /// Threads cannot be started.
-    Workers(io::Error),
+    /// A static listener's address cannot be had: which, and why.
+    Listener(String, String),
     /// Signals cannot be received.
     Signals(io::Error),
     /// The control thread cannot run.
@@ -86,7 +86,7 @@ impl fmt::Display for RunError {
             Self::Bootstrap(problems) => problems.fmt(f),
             Self::Identity(reason) => f.write_str(reason),
             Self::Admin(address, error) => write!(f, "admin address {address}: {error}"),
-            Self::Workers(error) => write!(f, "worker threads cannot be started: {error}"),
+            Self::Listener(name, why) => write!(f, "listener `{name}` cannot listen: {why}"),
             Self::Signals(error) => write!(f, "signals cannot be received: {error}"),
             Self::Runtime(error) => write!(f, "the control thread cannot run: {error}"),
         }
