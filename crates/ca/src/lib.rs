@@ -14,7 +14,7 @@
 //! JoinTokens::redeem(&self, token, key_fingerprint: &[u8; 32], now) -> Result<SpiffeId, TokenError>  // once
 //! JoinTokens::verify(&self, token, now) -> Result<SpiffeId, TokenError>           // never spends; reusable tokens only
 //! tokens::random_token() -> Option<String>; TokenLine { token, identity, reusable }.to_json()   // for the supervisor's file
-//! JoinTokens::merge(&self, Vec<TokenLine>, now) -> Result<usize, TokenError>; tokens::parse_lines(text) -> (Vec<TokenLine>, Vec<TokenFileError>)
+//! JoinTokens::merge / replace_listed(&self, Vec<TokenLine>, now) -> Result<usize, TokenError>; tokens::parse_lines(text) -> (Vec<TokenLine>, Vec<TokenFileError>)
 //! service::CertificateService::new(Arc<Authority>, Arc<JoinTokens>, max_lifetime) : identity::istio_ca::IstioCertificateService
 //!     mount: identity::istio_ca::IstioCertificateServer::new(service)
 //! service::PeerChain(pub Arc<[CertificateDer<'static>]>)   // request extension: the TLS client's *verified* chain, leaf first.

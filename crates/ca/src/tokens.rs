@@ -7,7 +7,7 @@
 use aws_lc_rs::digest;
 use identity::spiffe::{SpiffeError, SpiffeId};
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -151,6 +151,14 @@ impl JoinTokens {
             entries.insert(key, Entry { identity: line.identity, expires: None, usage });
         }
         Ok(entries.len().saturating_sub(before))
+    }
+
+    /// [`JoinTokens::merge`] of a whole file, after which tokens that an earlier reading added and this one does not list are
+    /// no longer known. One that is listed again later counts as new.
+    pub fn replace_listed(&self, lines: Vec<TokenLine>, now: SystemTime) -> Result<usize, TokenError> {
+        let listed: HashSet<Hash> = lines.iter().map(|line| hash(&line.token)).collect();
+        self.entries().retain(|key, entry| entry.expires.is_some() || listed.contains(key));
+        self.merge(lines, now)
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<Hash, Entry>> {

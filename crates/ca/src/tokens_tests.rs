@@ -80,6 +80,19 @@ fn a_spent_token_stays_spent_when_its_file_is_read_again() {
 }
 
 #[test]
+fn a_token_taken_off_its_file_is_no_longer_known_and_one_minted_here_is() {
+    let tokens = JoinTokens::new(3);
+    let line = |name| TokenLine { token: random_token().unwrap(), identity: id(name), reusable: true };
+    let (gone, stays) = (line("a"), line("b"));
+    let minted = tokens.mint_reusable(id("c"), HOUR, now()).unwrap();
+    tokens.replace_listed(vec![gone.clone(), stays.clone()], now()).unwrap();
+    tokens.replace_listed(vec![stays.clone(), line("d")], now()).unwrap();
+    assert_eq!(tokens.verify(&gone.token, now()), Err(TokenError::Unknown));
+    assert_eq!(tokens.verify(&stays.token, now()), Ok(id("b")));
+    assert_eq!(tokens.verify(&minted, now()), Ok(id("c")));
+}
+
+#[test]
 fn bad_lines_are_named_and_the_rest_counts() {
     let good = TokenLine { token: random_token().unwrap(), identity: id("a"), reusable: true }.to_json();
     let text = format!(

@@ -63,7 +63,12 @@ impl JoinTokenFile {
         };
         let (lines, errors) = parse_lines(&text);
         errors.iter().for_each(|error| problem(error.to_string()));
-        if let Err(error) = self.tokens.merge(lines, now) {
+        // Of a file that is being written, what is missing may still come.
+        let merged = match errors.is_empty() && text.ends_with('\n') {
+            true => self.tokens.replace_listed(lines, now),
+            false => self.tokens.merge(lines, now),
+        };
+        if let Err(error) = merged {
             problem(error.to_string());
         }
     }
@@ -95,5 +100,22 @@ mod tests {
         let events = events.lock().unwrap();
         assert_eq!(events.len(), 1, "told once: {events:?}");
         assert!(events[0].contains("line 2"));
+    }
+
+    #[test]
+    fn a_token_taken_off_the_file_counts_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens");
+        let file = JoinTokenFile::new(Some(path.clone()), Arc::new(|_| {}));
+        let line = |token: &str| {
+            format!("{{\"token\":\"{token}\",\"identity\":\"spiffe://td/ns/a/sa/b\",\"reusable\":true}}\n")
+        };
+        let now = SystemTime::now();
+        std::fs::write(&path, line("0123456789abcdef")).unwrap();
+        file.verify("0123456789abcdef", now).unwrap();
+        std::fs::write(&path, line("0123456789abcdef") + &line("fedcba9876543210")).unwrap();
+        file.verify("fedcba9876543210", now).unwrap();
+        std::fs::write(&path, line("fedcba9876543210")).unwrap();
+        assert_eq!(file.verify("0123456789abcdef", now), Err(TokenError::Unknown));
     }
 }
