@@ -31,7 +31,11 @@ mod value;
 mod wire_order;
 
 #[cfg(test)]
+mod envoy_tests;
+#[cfg(test)]
 mod listener_strategies;
+#[cfg(test)]
+mod refusal_tests;
 #[cfg(test)]
 mod round_trip_tests;
 #[cfg(test)]

@@ -132,7 +132,8 @@ fn encode_group(group: &LocalityEndpoints) -> proto::LocalityLbEndpoints {
     proto::LocalityLbEndpoints {
         locality: Some(locality),
         lb_endpoints: group.endpoints.iter().map(encode_endpoint).collect(),
-        load_balancing_weight: group.weight.and_then(encode_number),
+        // Envoy refuses a weight of 0; without one a place gets as little.
+        load_balancing_weight: group.weight.filter(|weight| *weight > 0).and_then(encode_number),
         priority: group.priority,
         ..Default::default()
     }

@@ -263,9 +263,10 @@ fn encode_weighted(cluster: &WeightedCluster) -> ClusterWeight {
 
 fn encode_upgrade(upgrade: &Upgrade) -> proto::route_action::UpgradeConfig {
     use proto::route_action::upgrade_config::ConnectConfig;
+    let is_connect = upgrade.protocol.eq_ignore_ascii_case("CONNECT");
     proto::route_action::UpgradeConfig {
         upgrade_type: upgrade.protocol.clone(),
         enabled: encode_flag(upgrade.enabled),
-        connect_config: upgrade.terminate_connect.then(ConnectConfig::default),
+        connect_config: (is_connect && upgrade.terminate_connect).then(ConnectConfig::default),
     }
 }

@@ -1,4 +1,5 @@
 //! Listeners for property tests.
+#![allow(clippy::unwrap_used)]
 
 use super::strategies::{described, downstream, duration, name, routes, template, upgrade};
 use model::header::HeaderEdits;

@@ -1,4 +1,5 @@
 //! Models for property tests: anything that says one thing in one way.
+#![allow(clippy::unwrap_used)]
 
 use super::Resource;
 use http::HeaderName;
@@ -73,7 +74,13 @@ fn string_match() -> Of<StringMatch> {
         filled().prop_map(StringMatchKind::Contains),
         select(vec!["a+", "v[0-9]", "(x|y).*"]).prop_map(|r| StringMatch::regex(r).unwrap().kind),
     ];
-    (kind, any::<bool>()).prop_map(|(kind, ignore_case)| StringMatch { kind, ignore_case }).boxed()
+    (kind, any::<bool>())
+        .prop_map(|(kind, ignore_case)| StringMatch {
+            // It has no effect on a regex, so it is not said of one.
+            ignore_case: ignore_case && !matches!(kind, StringMatchKind::Regex(_)),
+            kind,
+        })
+        .boxed()
 }
 
 fn header_match() -> Of<HeaderMatch> {
@@ -99,7 +106,8 @@ fn edits() -> Of<HeaderEdits> {
         EditAction::OverwriteOrAdd,
         EditAction::OverwriteIfExists,
     ]);
-    let add = (field_name(), template(), action, any::<bool>())
+    // Envoy takes no pseudo headers here.
+    let add = (header_name().prop_map(FieldName::Field), template(), action, any::<bool>())
         .prop_map(|(name, value, action, keep_empty)| HeaderEdit { name, value, action, keep_empty });
     (vec(header_name(), 0..2), vec(add, 0..2)).prop_map(|(remove, add)| HeaderEdits { remove, add }).boxed()
 }
@@ -210,7 +218,7 @@ pub(super) fn upgrade() -> Of<Upgrade> {
         .prop_map(|(protocol, (enabled, terminate_connect))| Upgrade {
             protocol: protocol.to_owned(),
             enabled,
-            terminate_connect,
+            terminate_connect: terminate_connect && protocol == "CONNECT",
         })
         .boxed()
 }
@@ -337,7 +345,7 @@ pub(super) fn assignment(names: bool) -> Of<Assignment> {
     };
     let health =
         select(vec![Health::Unknown, Health::Healthy, Health::Unhealthy, Health::Draining, Health::Degraded]);
-    let endpoint = (address, text(), 1u32.., health, metadata()).prop_map(
+    let endpoint = (address, text(), 1u32..9999, health, metadata()).prop_map(
         |(address, hostname, weight, health, metadata)| Endpoint {
             address,
             hostname,
@@ -348,7 +356,7 @@ pub(super) fn assignment(names: bool) -> Of<Assignment> {
     );
     let locality =
         (text(), text(), text()).prop_map(|(region, zone, sub_zone)| Locality { region, zone, sub_zone });
-    let group = (locality, option::of(any::<u32>()), any::<u32>(), vec(endpoint, 1..3)).prop_map(
+    let group = (locality, option::of(1u32..9999), 0u32..3, vec(endpoint, 1..3)).prop_map(
         |(locality, weight, priority, endpoints)| LocalityEndpoints { locality, weight, priority, endpoints },
     );
     (name(), vec(group, 1..3)).prop_map(|(cluster, localities)| Assignment { cluster, localities }).boxed()

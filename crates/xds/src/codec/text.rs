@@ -42,7 +42,9 @@ pub(crate) fn encode_string_match(matcher: &StringMatch) -> proto::StringMatcher
         StringMatchKind::Contains(s) => MatchPattern::Contains(s.clone()),
         StringMatchKind::Regex(p) => MatchPattern::SafeRegex(encode_regex(p.source())),
     };
-    proto::StringMatcher { ignore_case: matcher.ignore_case, match_pattern: Some(pattern) }
+    // It has no effect on a regex, and Envoy refuses to be told so.
+    let ignore_case = matcher.ignore_case && !matches!(pattern, MatchPattern::SafeRegex(_));
+    proto::StringMatcher { ignore_case, match_pattern: Some(pattern) }
 }
 
 pub(crate) fn decode_pattern(place: &Place<'_>, regex: &proto::RegexMatcher) -> Decoded<Pattern> {

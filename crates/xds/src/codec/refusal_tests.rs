@@ -1,0 +1,498 @@
+//! What cannot be obeyed is refused by name; what may be passed over is.
+#![allow(clippy::unwrap_used)]
+
+use super::value::pack;
+use super::{
+    Decoder, decode, decode_cluster, decode_endpoints, decode_listener, decode_routes, decode_secret,
+};
+use envoy_types::pb::envoy::config::accesslog::v3 as log;
+use envoy_types::pb::envoy::config::cluster::v3 as cluster;
+use envoy_types::pb::envoy::config::core::v3 as core_proto;
+use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
+use envoy_types::pb::envoy::config::listener::v3 as listener;
+use envoy_types::pb::envoy::config::route::v3 as route;
+use envoy_types::pb::envoy::extensions::filters::http::lua::v3::Lua;
+use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as http;
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
+use envoy_types::pb::envoy::r#type::v3::Percent;
+use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration, UInt32Value};
+use http::http_connection_manager::RouteSpecifier;
+use model::listener::{HttpConnectionManager, Network};
+use model::route::Action;
+use route::route_action::ClusterSpecifier;
+use route::route_match::PathSpecifier;
+
+fn filter(name: &str, any: Any) -> http::HttpFilter {
+    let config_type = Some(http::http_filter::ConfigType::TypedConfig(any));
+    http::HttpFilter { name: name.to_owned(), config_type, ..Default::default() }
+}
+
+fn router() -> http::HttpFilter {
+    filter("envoy.filters.http.router", pack(&Router::default()))
+}
+
+fn manager() -> http::HttpConnectionManager {
+    http::HttpConnectionManager {
+        http_filters: vec![router()],
+        route_specifier: Some(RouteSpecifier::RouteConfig(Default::default())),
+        ..Default::default()
+    }
+}
+
+fn socket(address: &str) -> Option<core_proto::Address> {
+    super::value::encode_address(&model::endpoint::EndpointAddress::Name(address.to_owned(), 80))
+}
+
+fn listening(any: Any) -> listener::Listener {
+    let filter = listener::Filter {
+        name: "last".to_owned(),
+        config_type: Some(listener::filter::ConfigType::TypedConfig(any)),
+    };
+    listener::Listener {
+        name: "l".to_owned(),
+        address: socket("127.0.0.1"),
+        filter_chains: vec![listener::FilterChain { filters: vec![filter], ..Default::default() }],
+        ..Default::default()
+    }
+}
+
+fn decoded(manager: http::HttpConnectionManager) -> HttpConnectionManager {
+    let mut read = decode_listener(&listening(pack(&manager))).unwrap();
+    match read.chains.remove(0).network {
+        Network::Http(http) => *http,
+        Network::Tcp(_) => panic!("HTTP"),
+    }
+}
+
+/// What is said of a manager that cannot be obeyed, without what stands before it.
+fn refused_http(manager: http::HttpConnectionManager) -> String {
+    let error = decode_listener(&listening(pack(&manager))).unwrap_err().to_string();
+    let before = "listener `l`: filter_chains[0].filters[0].typed_config";
+    error.strip_prefix(before).unwrap_or_else(|| panic!("{error}")).to_owned()
+}
+
+fn refused_listener(change: impl FnOnce(&mut listener::Listener)) -> String {
+    let mut proto = listening(pack(&manager()));
+    change(&mut proto);
+    decode_listener(&proto).unwrap_err().to_string()
+}
+
+fn table(change: impl FnOnce(&mut route::Route, &mut route::RouteAction)) -> route::RouteConfiguration {
+    let mut action = route::RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster("c".to_owned())),
+        ..Default::default()
+    };
+    let mut rule = route::Route {
+        r#match: Some(route::RouteMatch {
+            path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    change(&mut rule, &mut action);
+    rule.action.get_or_insert(route::route::Action::Route(action));
+    let host = route::VirtualHost { name: "h".to_owned(), routes: vec![rule], ..Default::default() };
+    route::RouteConfiguration { name: "r".to_owned(), virtual_hosts: vec![host], ..Default::default() }
+}
+
+fn refused_route(change: impl FnOnce(&mut route::Route, &mut route::RouteAction)) -> String {
+    let error = decode_routes(&table(change)).unwrap_err().to_string();
+    let before = "route configuration `r`: virtual_hosts[0].routes[0]";
+    error.strip_prefix(before).unwrap_or_else(|| panic!("{error}")).to_owned()
+}
+
+fn refused_cluster(change: impl FnOnce(&mut cluster::Cluster)) -> String {
+    let mut proto = cluster::Cluster { name: "c".to_owned(), ..Default::default() };
+    change(&mut proto);
+    let error = decode_cluster(&proto).unwrap_err().to_string();
+    error.strip_prefix("cluster `c`: ").unwrap_or_else(|| panic!("{error}")).to_owned()
+}
+
+#[test]
+fn a_filter_nobody_knows_is_named_with_its_place_and_type() {
+    let lua = filter("envoy.filters.http.lua", pack(&Lua::default()));
+    let found =
+        refused_http(http::HttpConnectionManager { http_filters: vec![lua.clone(), router()], ..manager() });
+    assert_eq!(
+        found,
+        ".http_filters[0]: filter `envoy.filters.http.lua` (type \
+         type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua) is not supported"
+    );
+    let optional = http::HttpFilter { is_optional: true, ..lua.clone() };
+    let disabled = http::HttpFilter { disabled: true, ..lua.clone() };
+    decoded(http::HttpConnectionManager { http_filters: vec![optional, disabled, router()], ..manager() });
+    let found = refused_http(http::HttpConnectionManager { http_filters: vec![router(), lua], ..manager() });
+    assert!(found.starts_with(".http_filters[1]: filter `envoy.filters.http.lua` stands behind"), "{found}");
+    let found = refused_http(http::HttpConnectionManager { http_filters: vec![], ..manager() });
+    assert_eq!(found, ".http_filters: the last filter has to be the router");
+}
+
+#[test]
+fn istios_metrics_filter_is_known_by_name_or_type() {
+    let by_type = Any { type_url: "type.googleapis.com/stats.PluginConfig".to_owned(), value: vec![] };
+    let by_name = Any { type_url: "type.googleapis.com/udpa.type.v1.TypedStruct".to_owned(), value: vec![] };
+    for stats in [filter("any", by_type), filter("istio.stats", by_name)] {
+        let stats = http::HttpFilter { is_optional: true, ..stats };
+        assert!(
+            decoded(http::HttpConnectionManager { http_filters: vec![stats, router()], ..manager() }).stats
+        );
+    }
+    assert!(!decoded(manager()).stats);
+}
+
+#[test]
+fn what_http_cannot_do_is_refused_by_field() {
+    let m = manager;
+    let scoped = Some(RouteSpecifier::ScopedRoutes(Default::default()));
+    let seconds = |seconds| Some(Duration { seconds, nanos: 0 });
+    let cases = [
+        (
+            http::HttpConnectionManager { local_reply_config: Some(Default::default()), ..m() },
+            ".local_reply_config: ",
+        ),
+        (
+            http::HttpConnectionManager { forward_client_cert_details: 2, ..m() },
+            ".forward_client_cert_details: ",
+        ),
+        (
+            http::HttpConnectionManager { strip_matching_host_port: true, ..m() },
+            ".strip_matching_host_port: ",
+        ),
+        (http::HttpConnectionManager { codec_type: 3, ..m() }, ".codec_type: codec 3 is not"),
+        (http::HttpConnectionManager { request_timeout: seconds(1), ..m() }, ".request_timeout: "),
+        (
+            http::HttpConnectionManager { server_header_transformation: 1, ..m() },
+            ".server_header_transformation: ",
+        ),
+        (
+            http::HttpConnectionManager { path_with_escaped_slashes_action: 3, ..m() },
+            ".path_with_escaped_slashes_action: UNESCAPE_AND_REDIRECT is not",
+        ),
+        (
+            http::HttpConnectionManager { generate_request_id: Some(BoolValue { value: false }), ..m() },
+            ".generate_request_id: ",
+        ),
+        (http::HttpConnectionManager { route_specifier: scoped, ..m() }, ".scoped_routes: "),
+        (
+            http::HttpConnectionManager { route_specifier: None, ..m() },
+            ": nothing is said about where routes",
+        ),
+        (
+            http::HttpConnectionManager {
+                tracing: Some(http::http_connection_manager::Tracing {
+                    provider: Some(Default::default()),
+                    ..Default::default()
+                }),
+                ..m()
+            },
+            ".tracing.provider: ",
+        ),
+        (
+            http::HttpConnectionManager {
+                http_protocol_options: Some(core_proto::Http1ProtocolOptions {
+                    allow_chunked_length: true,
+                    ..Default::default()
+                }),
+                ..m()
+            },
+            ".http_protocol_options.allow_chunked_length: ",
+        ),
+        (
+            http::HttpConnectionManager {
+                access_log: vec![log::AccessLog { filter: Some(Default::default()), ..Default::default() }],
+                ..m()
+            },
+            ".access_log[0].filter: ",
+        ),
+    ];
+    for (manager, wanted) in cases {
+        let found = refused_http(manager);
+        assert!(found.starts_with(wanted), "{found} should start with {wanted}");
+    }
+    let none = http::HttpConnectionManager { request_timeout: seconds(0), ..m() };
+    assert_eq!(decoded(none).stream_idle_timeout, Some(std::time::Duration::from_secs(300)));
+}
+
+#[test]
+fn what_a_listener_cannot_do_is_refused_by_field() {
+    let found = refused_listener(|l| l.address = socket("example.com"));
+    assert_eq!(found, "listener `l`: address: `example.com` is not an IP address");
+    let found = refused_listener(|l| {
+        let pipe = core_proto::Pipe { path: "/run/x".to_owned(), mode: 0 };
+        l.address = Some(core_proto::Address { address: Some(core_proto::address::Address::Pipe(pipe)) });
+    });
+    assert_eq!(found, "listener `l`: address.pipe: Unix socket `/run/x` is not supported");
+    let found = refused_listener(|l| l.bind_to_port = Some(BoolValue { value: false }));
+    assert!(found.starts_with("listener `l`: bind_to_port: "), "{found}");
+    let found = refused_listener(|l| {
+        let name = "envoy.filters.listener.original_dst".to_owned();
+        l.listener_filters.push(listener::ListenerFilter { name, ..Default::default() });
+    });
+    assert!(
+        found.contains("listener_filters[0]: listener filter `envoy.filters.listener.original_dst`"),
+        "{found}"
+    );
+    let found = refused_listener(|l| {
+        l.filter_chains[0].filter_chain_match =
+            Some(listener::FilterChainMatch { source_ports: vec![1], ..Default::default() });
+    });
+    assert!(found.contains("filter_chains[0].filter_chain_match.source_ports: "), "{found}");
+    let found = refused_listener(|l| l.filter_chains[0].filters.clear());
+    assert!(found.contains("filter_chains[0].filters: nothing is said"), "{found}");
+    let tunnel = tcp::TcpProxy {
+        cluster_specifier: Some(tcp::tcp_proxy::ClusterSpecifier::Cluster("c".to_owned())),
+        tunneling_config: Some(Default::default()),
+        ..Default::default()
+    };
+    let found = decode_listener(&listening(pack(&tunnel))).unwrap_err();
+    assert_eq!(found.path, "filter_chains[0].filters[0].typed_config.tunneling_config");
+    let found = decode_listener(&listening(pack(&Lua::default()))).unwrap_err();
+    assert!(found.problem.starts_with("filter `last` (type type.googleapis.com/"), "{found}");
+}
+
+#[test]
+fn what_a_route_cannot_do_is_refused_by_field() {
+    type Change = fn(&mut route::Route, &mut route::RouteAction);
+    let cases: [(Change, &str); 13] = [
+        (|_, a| a.hash_policy.push(Default::default()), ".route.hash_policy: "),
+        (|_, a| a.request_mirror_policies.push(Default::default()), ".route.request_mirror_policies: "),
+        (|_, a| a.rate_limits.push(Default::default()), ".route.rate_limits: "),
+        (|_, a| a.cors = Some(Default::default()), ".route.cors: "),
+        (|_, a| a.path_rewrite_policy = Some(Default::default()), ".route.path_rewrite_policy: "),
+        (|_, a| a.metadata_match = Some(Default::default()), ".route.metadata_match: "),
+        (|_, a| a.cluster_specifier = None, ".route: no cluster is named"),
+        (
+            |_, a| {
+                let (prefix, rewrite) = ("/x".to_owned(), Some(Default::default()));
+                (a.prefix_rewrite, a.regex_rewrite) = (prefix, rewrite);
+            },
+            ".route: only one of",
+        ),
+        (
+            |_, a| {
+                let duration = Some(Duration { seconds: 9, nanos: 0 });
+                let max = route::route_action::MaxStreamDuration {
+                    max_stream_duration: duration,
+                    ..Default::default()
+                };
+                a.max_stream_duration = Some(max);
+            },
+            ".route.max_stream_duration.max_stream_duration: ",
+        ),
+        (|r, _| r.action = Some(route::route::Action::FilterAction(Default::default())), ".filter_action: "),
+        (
+            |r, _| {
+                r.typed_per_filter_config.insert("cors".to_owned(), pack(&route::CorsPolicy::default()));
+            },
+            ".typed_per_filter_config[\"cors\"]: configuration of filter `cors` (type type.googleapis.com/",
+        ),
+        (
+            |r, _| r.r#match.as_mut().unwrap().dynamic_metadata.push(Default::default()),
+            ".match.dynamic_metadata: ",
+        ),
+        (
+            |r, _| {
+                let header = core_proto::HeaderValue {
+                    key: "x-a".to_owned(),
+                    value: "%NOPE%".to_owned(),
+                    ..Default::default()
+                };
+                r.request_headers_to_add
+                    .push(core_proto::HeaderValueOption { header: Some(header), ..Default::default() });
+            },
+            ".request_headers_to_add[0].header.value: command `%NOPE%` is not known",
+        ),
+    ];
+    for (change, wanted) in cases {
+        let found = refused_route(change);
+        assert!(found.starts_with(wanted), "{found} should start with {wanted}");
+    }
+}
+
+#[test]
+fn a_filter_that_may_be_missing_may_be_configured_per_route() {
+    let optional = pack(&route::FilterConfig { is_optional: true, ..Default::default() });
+    let found = decode_routes(&table(|r, _| {
+        r.typed_per_filter_config.insert("whatever".to_owned(), optional);
+    }));
+    assert!(found.is_ok(), "{found:?}");
+}
+
+#[test]
+fn a_route_that_says_nothing_of_time_has_envoys_fifteen_seconds_and_zero_is_no_limit() {
+    let timeout = |timeout| {
+        let read = decode_routes(&table(|_, a| a.timeout = timeout)).unwrap();
+        match &read.virtual_hosts[0].routes[0].action {
+            Action::Forward(forward) => forward.timeout,
+            _ => panic!("forwarded"),
+        }
+    };
+    assert_eq!(timeout(None), Some(std::time::Duration::from_secs(15)));
+    assert_eq!(timeout(Some(Duration::default())), None);
+    let found = refused_route(|_, a| a.timeout = Some(Duration { seconds: -1, nanos: 0 }));
+    assert!(found.starts_with(".route.timeout: -1 s"), "{found}");
+}
+
+#[test]
+fn what_a_cluster_cannot_do_is_refused_by_field() {
+    use cluster::cluster::{ClusterDiscoveryType, CustomClusterType};
+    type Change = fn(&mut cluster::Cluster);
+    let cases: [(Change, &str); 9] = [
+        (|c| c.lb_policy = 2, "lb_policy: RING_HASH is not supported"),
+        (|c| c.health_checks.push(Default::default()), "health_checks: "),
+        (|c| c.outlier_detection = Some(Default::default()), "outlier_detection.enforcing_consecutive_5xx: "),
+        (|c| c.lb_subset_config = Some(Default::default()), "lb_subset_config: "),
+        (|c| c.upstream_bind_config = Some(Default::default()), "upstream_bind_config: "),
+        (
+            |c| {
+                let custom =
+                    CustomClusterType { name: "envoy.clusters.redis".to_owned(), typed_config: None };
+                c.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(custom));
+            },
+            "cluster_type: cluster type `envoy.clusters.redis` is not supported",
+        ),
+        (
+            |c| c.cluster_discovery_type = Some(ClusterDiscoveryType::Type(3)),
+            "eds_cluster_config: an EDS cluster needs this field",
+        ),
+        (
+            |c| {
+                let socket = core_proto::TransportSocket {
+                    name: "envoy.transport_sockets.quic".to_owned(),
+                    config_type: None,
+                };
+                c.transport_socket = Some(socket);
+            },
+            "transport_socket: transport socket `envoy.transport_sockets.quic` is not supported",
+        ),
+        (
+            |c| {
+                let panic_mode = cluster::cluster::CommonLbConfig {
+                    healthy_panic_threshold: Some(Percent { value: 30.0 }),
+                    ..Default::default()
+                };
+                c.common_lb_config = Some(panic_mode);
+            },
+            "common_lb_config.healthy_panic_threshold: ",
+        ),
+    ];
+    for (change, wanted) in cases {
+        let found = refused_cluster(change);
+        assert!(found.starts_with(wanted), "{found} should start with {wanted}");
+    }
+}
+
+#[test]
+fn a_limit_is_refused_unless_it_is_as_good_as_none() {
+    let limited = |value| cluster::Cluster {
+        name: "c".to_owned(),
+        circuit_breakers: Some(cluster::CircuitBreakers {
+            thresholds: vec![cluster::circuit_breakers::Thresholds {
+                max_requests: Some(UInt32Value { value }),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    assert!(decode_cluster(&limited(u32::MAX)).is_ok());
+    let found = decode_cluster(&limited(100)).unwrap_err();
+    assert_eq!(found.path, "circuit_breakers.thresholds[0].max_requests");
+    assert_eq!(found.problem, "a limit of 100 is not supported");
+}
+
+#[test]
+fn an_endpoint_over_eds_is_an_address_and_not_a_name() {
+    let host = endpoint::Endpoint { address: socket("example.com"), ..Default::default() };
+    let lb_endpoint = endpoint::LbEndpoint {
+        host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(host)),
+        ..Default::default()
+    };
+    let found = decode_endpoints(&endpoint::ClusterLoadAssignment {
+        cluster_name: "c".to_owned(),
+        endpoints: vec![endpoint::LocalityLbEndpoints {
+            lb_endpoints: vec![lb_endpoint],
+            ..Default::default()
+        }],
+        ..Default::default()
+    });
+    assert_eq!(
+        found.unwrap_err().to_string(),
+        "endpoints `c`: endpoints[0].lb_endpoints[0].endpoint.address: `example.com` is not an IP address; only DNS \
+         clusters resolve names"
+    );
+}
+
+fn secret_file() -> tls::Secret {
+    let file = |name: &str| {
+        let specifier = Some(core_proto::data_source::Specifier::Filename(name.to_owned()));
+        Some(core_proto::DataSource { specifier, ..Default::default() })
+    };
+    let certificate = tls::TlsCertificate {
+        certificate_chain: file("/chain.pem"),
+        private_key: file("/key.pem"),
+        ..Default::default()
+    };
+    tls::Secret { name: "s".to_owned(), r#type: Some(tls::secret::Type::TlsCertificate(certificate)) }
+}
+
+#[test]
+fn files_are_read_only_where_a_way_to_is_given() {
+    let found = decode_secret(&secret_file()).unwrap_err();
+    assert_eq!(found.path, "tls_certificate.certificate_chain.filename");
+    let read = |path: &str| Ok(format!("what is in {path}").into_bytes());
+    let secret = Decoder::reading(&read).secret(&secret_file()).unwrap();
+    let model::tls::SecretContent::Certificate(pair) = secret.content else { panic!("a certificate") };
+    assert_eq!(pair.key_pem, b"what is in /key.pem");
+    let missing = |_: &str| Err(std::io::ErrorKind::NotFound.into());
+    let found = Decoder::reading(&missing).secret(&secret_file()).unwrap_err();
+    assert_eq!(found.problem, "file `/chain.pem`: entity not found");
+}
+
+#[test]
+fn tls_is_never_weaker_than_what_was_asked_for() {
+    let refused = |common: tls::CommonTlsContext, wanted: &str| {
+        let context = tls::UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
+        let config_type = Some(core_proto::transport_socket::ConfigType::TypedConfig(pack(&context)));
+        let socket = core_proto::TransportSocket { config_type, ..Default::default() };
+        let found = refused_cluster(|c| c.transport_socket = Some(socket));
+        let wanted = format!("transport_socket.typed_config.common_tls_context.{wanted}");
+        assert!(found.starts_with(&wanted), "{found} should start with {wanted}");
+    };
+    let params = |tls_params| tls::CommonTlsContext { tls_params: Some(tls_params), ..Default::default() };
+    let ciphers = tls::TlsParameters { cipher_suites: vec!["AES128-SHA".to_owned()], ..Default::default() };
+    refused(params(ciphers), "tls_params.cipher_suites: ");
+    let old = tls::TlsParameters { tls_minimum_protocol_version: 1, ..Default::default() };
+    refused(params(old), "tls_params.tls_minimum_protocol_version: a TLS version below 1.2");
+    let validated = |context| {
+        let kind = tls::common_tls_context::ValidationContextType::ValidationContext(context);
+        tls::CommonTlsContext { validation_context_type: Some(kind), ..Default::default() }
+    };
+    let pinned = tls::CertificateValidationContext {
+        verify_certificate_hash: vec!["00".to_owned()],
+        ..Default::default()
+    };
+    refused(validated(pinned), "validation_context.verify_certificate_hash: ");
+    let names_only = tls::CertificateValidationContext {
+        match_typed_subject_alt_names: vec![tls::SubjectAltNameMatcher {
+            san_type: 3,
+            matcher: Some(super::text::encode_string_match(&model::matcher::StringMatch::exact(
+                "spiffe://x",
+            ))),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    refused(validated(names_only), "validation_context: names are asked for, but nothing says whom to trust");
+}
+
+#[test]
+fn a_resource_of_an_unknown_type_or_with_broken_bytes_is_an_error() {
+    let any = |type_url: &str, value: &[u8]| Any { type_url: type_url.to_owned(), value: value.to_vec() };
+    let found = decode(&any("type.googleapis.com/x.Y", b"")).unwrap_err();
+    assert_eq!(found.to_string(), "resources of type `type.googleapis.com/x.Y` are not supported");
+    let found = decode(&any(super::type_url::CLUSTER, b"\xff")).unwrap_err();
+    assert!(found.to_string().starts_with("not a valid envoy.config.cluster.v3.Cluster: "), "{found}");
+}
