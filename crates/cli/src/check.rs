@@ -6,6 +6,8 @@ use clap::Args;
 use control::references;
 use control::source::{self, SourceFile};
 use control::store::Store;
+use control::translate::translate;
+use control::world::World;
 use miette::{GraphicalReportHandler, LabeledSpan, MietteDiagnostic, NamedSource, Report};
 use serde_json::json;
 use std::collections::HashMap;
@@ -43,6 +45,7 @@ impl Check {
         let mut diagnostics = store.update(&files).diagnostics;
         let objects: Vec<_> = store.objects().cloned().collect();
         diagnostics.extend(references::check(&objects));
+        diagnostics.extend(translate(&World::of(&objects)).1);
         diagnostics.sort();
         let resources = objects.len();
         match self.json {

@@ -47,6 +47,7 @@ use self::workload::Workloads;
 use crate::node::{ProxyKind, ProxyNode};
 use crate::world::World;
 use api::Diagnostic;
+use api::local_mesh::GatewayProxy;
 use model::cluster::Cluster;
 use model::endpoint::Assignment;
 use model::listener::Listener;
@@ -67,8 +68,8 @@ pub struct Mesh {
     defaults: Defaults,
     connections: ConnectionSettings,
     clusters: ClusterSettings,
-    /// Local ports of gateway proxies by name, for those that do not say.
-    gateway_ports: HashMap<String, (BTreeMap<String, String>, BTreeMap<u16, u16>)>,
+    /// Gateway proxies by name, for what they do not say themselves.
+    gateway_proxies: HashMap<String, GatewayProxy>,
     /// Sets of labels by which rules tell clients apart.
     client_labels: BTreeSet<BTreeMap<String, String>>,
     made: Mutex<Made>,
@@ -137,12 +138,10 @@ pub fn translate(world: &World) -> (Mesh, Vec<Diagnostic>) {
             auto_mtls: settings.enable_auto_mtls.unwrap_or(true),
             connect_timeout: settings.connect_timeout.filter(|timeout| !timeout.is_zero()),
         },
-        gateway_ports: proxies
-            .iter()
-            .map(|proxy| (proxy.name.clone(), (proxy.labels.clone(), proxy.ports.clone())))
-            .collect(),
+        gateway_proxies: proxies.iter().map(|proxy| (proxy.name.clone(), proxy.clone())).collect(),
         made: Mutex::default(),
     };
+    unsupported::settings(world, &mut found);
     mesh.gateways.conflicts(&mut found);
     gateways::unreachable(&mesh, &mut found);
     found.sort();
@@ -155,8 +154,8 @@ fn defaults(world: &World, found: &mut Vec<Diagnostic>) -> Defaults {
     let settings = world.settings();
     let written = settings.default_http_retry_policy.as_ref().zip(world.local_mesh_object());
     let retry = written.map(|(policy, object)| {
-        let path = "spec.meshConfig.defaultHttpRetryPolicy";
-        actions::retry_policy(policy, &mut actions::Place { object, path, found })
+        let mut place = actions::Place { object, path: "spec.meshConfig", found };
+        actions::retry_policy(policy, "defaultHttpRetryPolicy", &mut place)
     });
     Defaults {
         timeout: settings.default_timeout.filter(|timeout| !timeout.is_zero()),
@@ -181,7 +180,7 @@ impl Mesh {
     /// The labels a proxy says it has, else those that are known of it.
     fn labels_of<'l>(&'l self, node: &'l ProxyNode) -> &'l BTreeMap<String, String> {
         let known = || match node.kind {
-            ProxyKind::Router => self.gateway_ports.get(&node.name).map(|(labels, _)| labels),
+            ProxyKind::Router => self.gateway_proxies.get(&node.name).map(|proxy| &proxy.labels),
             _ => self.workloads.at(&node.namespace, node.address?).map(|workload| &workload.labels),
         };
         if node.labels.is_empty() { known().unwrap_or(&node.labels) } else { &node.labels }
@@ -232,7 +231,7 @@ impl Mesh {
         let chosen = self.gateways.selecting(client.labels);
         let servers = self.gateways.servers(&chosen);
         let maker = EdgeMaker { mesh: self, namespace: client.namespace, labels: client.labels, servers };
-        let known = self.gateway_ports.get(&node.name).map(|(_, ports)| ports);
+        let known = self.gateway_proxies.get(&node.name).map(|proxy| &proxy.ports);
         let ports = known.filter(|_| node.ports.is_empty()).unwrap_or(&node.ports);
         resources.listeners.extend(maker.listeners(node, ports).into_iter().map(Arc::new));
         let key = self.table_key(ProxyKind::Router, client, chosen);

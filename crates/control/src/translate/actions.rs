@@ -192,7 +192,7 @@ impl Outcome {
         }
         let mut forward = Forward::to("");
         forward.timeout = rule.timeout.or(defaults.timeout).filter(|timeout| !timeout.is_zero());
-        forward.retry = rule.retries.as_ref().map(|retries| retry_policy(retries, place));
+        forward.retry = rule.retries.as_ref().map(|retries| retry_policy(retries, "retries", place));
         if let Some(rewrite) = &rule.rewrite {
             (forward.path_rewrite, forward.host_rewrite) = rewrites(rewrite, place);
         }
@@ -306,7 +306,7 @@ pub(super) fn default_retry() -> RetryPolicy {
 }
 
 /// Retries as written.
-pub(super) fn retry_policy(written: &HttpRetry, place: &mut Place<'_>) -> RetryPolicy {
+pub(super) fn retry_policy(written: &HttpRetry, field: &str, place: &mut Place<'_>) -> RetryPolicy {
     let retries = u32::try_from(written.attempts).unwrap_or(0);
     let tokens = match written.retry_on.as_str() {
         _ if retries == 0 => "",
@@ -322,7 +322,7 @@ pub(super) fn retry_policy(written: &HttpRetry, place: &mut Place<'_>) -> RetryP
     }
     for token in unknown {
         place.tell(
-            "retries.retryOn",
+            &format!("{field}.retryOn"),
             format!("`{token}` is not a condition for retries; it is ignored"),
             "name one of Envoy's retry conditions, or a status code",
         );

@@ -14,7 +14,6 @@ use crate::node::ProxyNode;
 use crate::world::World;
 use api::networking::{Gateway, Server};
 use api::{Diagnostic, Object};
-use model::header::HeaderEdits;
 use model::listener::{
     ChainMatch, Direction, FilterChain, HttpConnectionManager, Inspection, Listener, Network, RouteSource,
 };
@@ -209,6 +208,38 @@ impl EdgeServer {
     }
 }
 
+/// A host of a table in the making.
+struct EdgeHost<'r> {
+    name: String,
+    redirects: bool,
+    from: Vec<&'r RuleSet>,
+    routes: Vec<Route>,
+}
+
+impl<'r> EdgeHost<'r> {
+    /// The host of that name among `hosts`, made when it is not there.
+    fn of<'h>(hosts: &'h mut Vec<Self>, name: &str) -> &'h mut Self {
+        let at = hosts.iter().position(|known| known.name == name).unwrap_or_else(|| {
+            hosts.push(Self {
+                name: name.to_owned(),
+                redirects: false,
+                from: Vec::new(),
+                routes: Vec::new(),
+            });
+            hosts.len() - 1
+        });
+        &mut hosts[at]
+    }
+
+    /// Adds the routes of `rules`; two servers for one host do not make two of each.
+    fn add(&mut self, rules: &'r RuleSet, asker: &Asker<'_>) {
+        if !self.from.iter().any(|known| std::ptr::eq(*known, rules)) {
+            self.from.push(rules);
+            self.routes.extend(rules.routes(asker));
+        }
+    }
+}
+
 /// What a gateway proxy is sent, but for clusters.
 pub(super) struct EdgeMaker<'m> {
     pub(super) mesh: &'m Mesh,
@@ -361,41 +392,35 @@ impl EdgeMaker<'_> {
         tables
     }
 
-    fn table(&self, name: String, servers: &[&EdgeServer]) -> RouteConfiguration {
-        let mut hosts: Vec<(String, bool, Vec<Route>)> = Vec::new();
+    fn table<'s>(&'s self, name: String, servers: &[&'s EdgeServer]) -> RouteConfiguration {
+        let mut hosts: Vec<EdgeHost<'s>> = Vec::new();
         for server in servers {
-            let redirects =
-                server.kind == ServerKind::Http && server.spec.tls.as_ref().is_some_and(|t| t.https_redirect);
             let asker = self.asker(server);
-            let mut add =
-                |host: &str, routes: Vec<Route>| match hosts.iter_mut().find(|(known, ..)| known == host) {
-                    Some((_, redirect, all)) => {
-                        *redirect |= redirects;
-                        all.extend(routes);
-                    }
-                    None => hosts.push((host.to_owned(), redirects, routes)),
-                };
-            for rules in self.rules(server).filter(|rules| rules.has_http()) {
-                for host in unique(server.shared_hosts(rules)) {
-                    add(host, rules.routes(&asker));
+            let redirects = server.kind == ServerKind::Http
+                && server.spec.tls.as_ref().is_some_and(|tls| tls.https_redirect);
+            for rules in self.rules(server).filter(|rules| !rules.routes(&asker).is_empty()) {
+                for name in unique(server.shared_hosts(rules)) {
+                    let host = EdgeHost::of(&mut hosts, name);
+                    host.add(rules, &asker);
+                    host.redirects |= redirects;
                 }
             }
-            if redirects {
-                server.hosts.iter().for_each(|(_, host)| add(host, Vec::new()));
+            // Also where no rule says anything.
+            for (_, name) in server.hosts.iter().filter(|_| redirects) {
+                EdgeHost::of(&mut hosts, name).redirects = true;
             }
         }
         let port = servers.first().map_or(0, |server| server.spec.port.number);
-        let virtual_host = |(host, redirect, mut routes): (String, bool, Vec<Route>)| {
-            catch_all_last(&mut routes);
+        let virtual_host = |mut host: EdgeHost<'_>| {
+            catch_all_last(&mut host.routes);
             VirtualHost {
-                name: format!("{host}:{port}"),
-                domains: vec![host],
-                routes,
-                request_headers: HeaderEdits::default(),
-                response_headers: HeaderEdits::default(),
+                name: format!("{}:{port}", host.name),
+                domains: vec![host.name],
+                routes: host.routes,
                 retry: Some(self.mesh.defaults.retry.clone()),
-                require_tls: redirect,
+                require_tls: host.redirects,
                 attempt_count_in_request: true,
+                ..VirtualHost::default()
             }
         };
         RouteConfiguration {

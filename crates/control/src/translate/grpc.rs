@@ -48,12 +48,11 @@ pub(super) fn listeners(service: &Service, port: &Port, client: Client<'_>) -> V
 pub(super) fn table(mesh: &Mesh, service: &Service, port: &Port, client: Client<'_>) -> RouteConfiguration {
     let asker =
         Asker { gateway: MESH, namespace: client.namespace, labels: client.labels, port: port.number };
-    let rules = mesh.rules.for_host(&service.host, client.namespace).filter(|rules| rules.has_http());
+    let rules = mesh.rules.for_host(&service.host, client.namespace);
     let name = cluster_name(port.number, "", &service.host);
-    let routes = match rules {
-        Some(rules) => rules.routes(&asker),
-        None => vec![default_route(name.clone(), mesh.defaults.timeout, &service.provenance)],
-    };
+    let written = rules.map(|rules| rules.routes(&asker)).filter(|routes| !routes.is_empty());
+    let routes = written
+        .unwrap_or_else(|| vec![default_route(name.clone(), mesh.defaults.timeout, &service.provenance)]);
     // Libraries retry what was not processed by themselves, and know few conditions besides.
     let retry: Option<RetryPolicy> = None;
     RouteConfiguration {

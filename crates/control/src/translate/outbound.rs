@@ -105,8 +105,10 @@ impl TableMaker<'_> {
         let asker = self.asker(port.number);
         let cluster = || cluster_name(port.number, "", &service.host);
         let mut routes = vec![self.tunnel(service, port, rules, &asker)];
-        match rules.filter(|rules| port.protocol.may_be_http() && rules.has_http()) {
-            Some(rules) => routes.extend(rules.routes(&asker)),
+        let written = rules.filter(|_| port.protocol.may_be_http()).map(|rules| rules.routes(&asker));
+        // Rules of which none is for this client and port are as good as none.
+        match written.filter(|routes| !routes.is_empty()) {
+            Some(written) => routes.extend(written),
             None => routes.push(default_route(cluster(), self.defaults.timeout, &service.provenance)),
         }
         self.host_of(format!("{}:{}", service.host, port.number), domains, routes)
@@ -131,7 +133,8 @@ impl TableMaker<'_> {
             };
             (Target::Cluster(name), service.provenance.clone())
         };
-        let written = rules.and_then(|rules| rules.tunnel(&service.host, asker, self.registry));
+        let written =
+            rules.and_then(|rules| rules.tunnel(&service.host, port.protocol, asker, self.registry));
         let (target, provenance) = written.unwrap_or_else(default);
         tunnel_route(target, provenance)
     }

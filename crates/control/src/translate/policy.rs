@@ -14,13 +14,15 @@ use api::networking::{
     Subset, TrafficPolicy,
 };
 use model::provenance::Provenance;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Every DestinationRule.
 #[derive(Debug, Default)]
 pub(super) struct Policies {
     rules: Vec<Rule>,
+    /// Positions by host; those of wildcards are under `*`.
+    by_host: HashMap<String, Vec<usize>>,
     root_namespace: String,
 }
 
@@ -63,10 +65,13 @@ impl Policies {
             spec: spec.clone(),
             object: object.clone(),
         };
-        Self {
-            rules: world.destination_rules().map(rule).collect(),
-            root_namespace: world.root_namespace().to_owned(),
+        let rules: Vec<Rule> = world.destination_rules().map(rule).collect();
+        let mut by_host: HashMap<String, Vec<usize>> = HashMap::new();
+        for (at, rule) in rules.iter().enumerate() {
+            let host = if rule.host.starts_with('*') { "*" } else { &rule.host };
+            by_host.entry(host.to_owned()).or_default().push(at);
         }
+        Self { rules, by_host, root_namespace: world.root_namespace().to_owned() }
     }
 
     /// The rules that count for `client` and `service`.
@@ -87,7 +92,10 @@ impl Policies {
                 && is_subset(&rule.clients, client.labels)
                 && (rule.clients.is_empty() || rule.namespace == client.namespace)
         };
-        let all: Vec<(usize, &Rule)> = self.rules.iter().enumerate().filter(suits).collect();
+        let candidates =
+            [service.host.as_str(), "*"].into_iter().filter_map(|host| self.by_host.get(host)).flatten();
+        let all = candidates.filter_map(|at| Some((*at, self.rules.get(*at)?)));
+        let all: Vec<(usize, &Rule)> = all.filter(suits).collect();
         // A rule for some clients counts before one for all.
         let rank = |rule: &Rule| (specificity(&rule.host), !rule.clients.is_empty());
         let best = all.iter().map(|(_, rule)| rank(rule)).max();

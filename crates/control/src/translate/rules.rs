@@ -5,6 +5,7 @@ use super::actions::{
     Defaults, Destination, Outcome, Place, destinations, request_edits, response_edits, tunnel_target,
 };
 use super::matches::{Asker, MESH, Scope, gateway_name, request};
+use super::protocol::Protocol;
 use super::registry::{Registry, provenance};
 use super::unsupported;
 use super::visibility::{Visibility, covers, specificity};
@@ -16,13 +17,17 @@ use model::header::HeaderEdits;
 use model::metadata::Metadata;
 use model::provenance::Provenance;
 use model::route::{Action, HostRewrite, Route, RouteMatch, Target};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Every VirtualService, in the order that decides between them.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     all: Vec<RuleSet>,
+    /// Positions by host, for hosts without a wildcard.
+    exact: HashMap<String, Vec<usize>>,
+    /// Positions with hosts that have one.
+    wildcards: Vec<(String, usize)>,
 }
 
 /// A VirtualService.
@@ -82,7 +87,18 @@ impl Rules {
                 all.push(RuleSet::of(object, spec, registry, defaults, found));
             }
         }
-        Self { all }
+        let mut rules = Self { all, exact: HashMap::new(), wildcards: Vec::new() };
+        for (at, set) in rules.all.iter().enumerate() {
+            for host in &set.hosts {
+                match host.starts_with('*') {
+                    true => rules.wildcards.push((host.clone(), at)),
+                    false => rules.exact.entry(host.clone()).or_default().push(at),
+                }
+            }
+        }
+        // The most specific first; the sort keeps the order of the rest.
+        rules.wildcards.sort_by_key(|(host, _)| std::cmp::Reverse(specificity(host)));
+        rules
     }
 
     /// All of them, in order.
@@ -92,20 +108,15 @@ impl Rules {
 
     /// The rules that sidecars in `namespace` obey for `host`: the most specific, of those the first.
     pub(super) fn for_host(&self, host: &str, namespace: &str) -> Option<&RuleSet> {
-        let mut best: Option<((bool, usize), &RuleSet)> = None;
-        for rules in self.for_mesh(namespace) {
-            let fitting =
-                rules.hosts.iter().filter(|pattern| covers(pattern, host)).map(|p| specificity(p)).max();
-            if let Some(rank) = fitting.filter(|rank| best.is_none_or(|(known, _)| *rank > known)) {
-                best = Some((rank, rules));
-            }
-        }
-        best.map(|(_, rules)| rules)
+        let exact = self.exact.get(host).into_iter().flatten().copied();
+        let wild = self.wildcards.iter().filter(|(pattern, _)| covers(pattern, host)).map(|(_, at)| *at);
+        let mut all = exact.chain(wild).filter_map(|at| self.all.get(at));
+        all.find(|rules| rules.is_for_mesh(namespace))
     }
 
     /// The rules that sidecars in `namespace` obey.
     pub(super) fn for_mesh(&self, namespace: &str) -> impl Iterator<Item = &RuleSet> {
-        self.all.iter().filter(move |rules| rules.is_for(MESH) && rules.visibility.includes(namespace))
+        self.all.iter().filter(move |rules| rules.is_for_mesh(namespace))
     }
 
     /// Every set of labels that a rule asks of its clients: proxies that agree in them get the same routes.
@@ -166,6 +177,10 @@ impl RuleSet {
         self.gateways.iter().any(|one| one == gateway)
     }
 
+    fn is_for_mesh(&self, namespace: &str) -> bool {
+        self.is_for(MESH) && self.visibility.includes(namespace)
+    }
+
     /// Whether it says anything of HTTP.
     pub(super) fn has_http(&self) -> bool {
         !self.http.is_empty()
@@ -185,22 +200,25 @@ impl RuleSet {
         routes
     }
 
-    /// Where the bytes of a tunnel to `host` go: as a rule for connections says, else as the HTTP rule that takes
-    /// everything does; `None` when neither says anything.
+    /// Where the bytes of a tunnel to `host` go: as a rule for connections says, unless the port is known to be HTTP; else
+    /// as the HTTP rule that takes everything does, where the port may be; `None` when neither says anything.
     pub(super) fn tunnel(
         &self,
         host: &str,
+        protocol: Protocol,
         asker: &Asker<'_>,
         registry: &Registry,
     ) -> Option<(Target, Provenance)> {
         let of = |to: &[Destination], from: &Provenance| {
             Some((tunnel_target(to, asker.port, registry)?, from.clone()))
         };
-        if let Some(rule) = self.connection_rules(Some(host), asker).next() {
+        let mut connection = self.connection_rules(Some(host), asker).filter(|_| !protocol.is_http());
+        if let Some(rule) = connection.next() {
             return of(&rule.destinations, &rule.provenance);
         }
         let takes_all = |c: &Condition| c.scope.includes(asker) && c.request == RouteMatch::any();
-        let rule = self.http.iter().find(|rule| rule.conditions.iter().any(takes_all))?;
+        let mut http = self.http.iter().filter(|_| protocol.may_be_http());
+        let rule = http.find(|rule| rule.conditions.iter().any(takes_all))?;
         of(rule.outcome.destinations(), &rule.provenance)
     }
 

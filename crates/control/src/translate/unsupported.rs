@@ -1,5 +1,7 @@
 //! Fields that are read and do nothing yet: each is told once, where it is written, and the rest of its resource works.
 
+use crate::world::World;
+use api::mesh_config::OutboundTrafficMode;
 use api::networking::{
     ConnectionPoolSettings, DestinationRule, HttpRoute, LoadBalancerSettings, OutlierDetection,
     PortTrafficPolicy, SimpleLb, TrafficPolicy, VirtualService,
@@ -21,6 +23,22 @@ impl Teller<'_> {
                 format!("`{name}` is not supported yet and does nothing; the rest of the rule works");
             self.found.push(self.object.warning(path, message).help(help));
         }
+    }
+}
+
+/// What the mesh's settings ask for in vain.
+pub(super) fn settings(world: &World, found: &mut Vec<Diagnostic>) {
+    for (object, _) in world.local_meshes().skip(1) {
+        let message = "another LocalMesh comes before this one, which is not used";
+        found.push(object.warning("metadata.name", message).help("keep one LocalMesh"));
+    }
+    let Some(object) = world.local_mesh_object() else { return };
+    let policy = world.settings().outbound_traffic_policy.as_ref();
+    if policy.is_some_and(|policy| policy.mode != OutboundTrafficMode::RegistryOnly) {
+        let message =
+            "requests for hosts that no resource declares are answered with 404 for now, whatever this says";
+        let help = "declare such hosts in a ServiceEntry";
+        found.push(object.warning("spec.meshConfig.outboundTrafficPolicy.mode", message).help(help));
     }
 }
 

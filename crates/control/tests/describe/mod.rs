@@ -134,15 +134,13 @@ fn route(out: &mut String, r: &Route) {
     );
     edits(out, "request", &r.request_headers);
     edits(out, "response", &r.response_headers);
-    if let Action::Forward(forward) = &r.action {
-        if let Target::Weighted(all) = &forward.target {
-            for w in all {
-                let host = w.host_rewrite.as_ref().map(|h| format!(" host={h}")).unwrap_or_default();
-                line!(out, "      {} * {}{host}", w.weight, w.cluster);
-                edits(out, "  request", &w.request_headers);
-                edits(out, "  response", &w.response_headers);
-            }
-        }
+    let Action::Forward(forward) = &r.action else { return };
+    let Target::Weighted(all) = &forward.target else { return };
+    for w in all {
+        let host = w.host_rewrite.as_ref().map(|h| format!(" host={h}")).unwrap_or_default();
+        line!(out, "      {} * {}{host}", w.weight, w.cluster);
+        edits(out, "  request", &w.request_headers);
+        edits(out, "  response", &w.response_headers);
     }
 }
 
