@@ -49,6 +49,13 @@ pub struct Status {
     pub responses: u64,
 }
 
+impl Status {
+    fn ended(&mut self, reason: String) {
+        self.connected = None;
+        self.failure = Some(reason);
+    }
+}
+
 /// Where to connect, and as whom.
 pub struct Stream {
     /// What the bootstrap says of ADS.
@@ -74,10 +81,7 @@ pub async fn follow(hub: Hub, stream: Stream) {
             tell(format_args!("control plane `{}`: {reason}; connecting again", stream.ads.cluster));
             told = Some((reason.clone(), Instant::now()));
         }
-        let mut status = stream.status.borrow_mut();
-        status.connected = None;
-        status.failure = Some(reason);
-        drop(status);
+        stream.status.borrow_mut().ended(reason);
         tokio::time::sleep(pause(failures, RandomState::new().hash_one(failures))).await;
     }
 }
