@@ -11,6 +11,7 @@ use super::ports::{GatewayPort, gateway_ports};
 use super::probe;
 use super::process::{Life, Process};
 use super::progress;
+use super::state;
 use super::summary::Summary;
 use super::workload::Replicas;
 use api::{Diagnostic, Object};
@@ -227,7 +228,7 @@ impl Mesh {
             }
         }
         let differs = |key: &Key, started: &plan::Gateway| {
-            self.plan.gateways.get(key).is_none_or(|wanted| !is_same_process(wanted, started))
+            self.plan.gateways.get(key).is_none_or(|wanted| !wanted.is_same_process(started))
         };
         let surplus: Vec<Key> = self
             .gateways
@@ -331,6 +332,12 @@ impl Mesh {
             gateways: gateways.map(|(_, g)| (&g.plan, g.status.borrow().clone())).collect(),
             workloads: views.collect(),
         };
+        // Folders of replicas of earlier runs, whose names will not come again.
+        let pods = summary.workloads.values().flatten().filter_map(|status| status.pod.as_ref());
+        let mut names: BTreeSet<_> =
+            pods.map(|pod| state::proxy_name(&pod.template.namespace, &pod.name)).collect();
+        names.extend(summary.gateways.iter().map(|(g, _)| state::proxy_name(&g.namespace, &g.name)));
+        self.context.state.retain_proxies(&names);
         let text = if self.options.json { summary.json().to_string() } else { summary.text() };
         // A closed standard output is no reason to stop.
         let mut out = std::io::stdout();
@@ -360,10 +367,4 @@ impl Mesh {
             }
         }
     }
-}
-
-/// Whether one process serves both plans; which Gateways it serves comes from the control plane.
-fn is_same_process(one: &plan::Gateway, other: &plan::Gateway) -> bool {
-    plan::Gateway { schemes: BTreeMap::new(), ..one.clone() }
-        == plan::Gateway { schemes: BTreeMap::new(), ..other.clone() }
 }

@@ -3,6 +3,7 @@
 
 use api::kubernetes::{Container, Deployment, Transport};
 use api::local_mesh::{GatewayProxy, LocalMesh};
+use api::networking::StringMatch;
 use api::{Diagnostic, IntOrString, Object, Spec, wildcard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -84,6 +85,16 @@ pub(super) struct Gateway {
     pub(super) ports: BTreeMap<u16, u16>,
     /// `http`, `https` or `tcp` for each port that a Gateway has for it.
     pub(super) schemes: BTreeMap<u16, &'static str>,
+    /// A path that a rule routes somewhere: the one to open first.
+    pub(super) path: Option<String>,
+}
+
+impl Gateway {
+    /// Whether one process serves both: which Gateways and rules there are comes from the control plane.
+    pub(super) fn is_same_process(&self, other: &Gateway) -> bool {
+        let process = |gateway: &Gateway| Gateway { schemes: BTreeMap::new(), path: None, ..gateway.clone() };
+        process(self) == process(other)
+    }
 }
 
 /// Label and annotation by which a pod stays outside of the mesh.
@@ -212,16 +223,48 @@ impl World<'_> {
             proxy: self.proxy(&proxy.name),
             ports: proxy.ports.clone(),
             schemes: self.schemes(&proxy.labels),
+            path: self.path(&proxy.labels),
         }
+    }
+
+    /// The Gateways that select a proxy with `labels`.
+    fn selecting<'a>(
+        &'a self,
+        labels: &'a BTreeMap<String, String>,
+    ) -> impl Iterator<Item = (&'a Object, &'a api::networking::Gateway)> {
+        self.objects.iter().filter_map(move |object| {
+            let Spec::Gateway(gateway) = &object.spec else { return None };
+            let selects = gateway.selector.iter().all(|(key, value)| labels.get(key) == Some(value));
+            selects.then_some((&**object, &**gateway))
+        })
+    }
+
+    fn path(&self, labels: &BTreeMap<String, String>) -> Option<String> {
+        let bound: Vec<(&str, &str)> = self
+            .selecting(labels)
+            .map(|(object, _)| (object.namespace(), object.meta.name.as_str()))
+            .collect();
+        let rules = self.objects.iter().filter_map(|object| match &object.spec {
+            Spec::VirtualService(rules) => Some((object.namespace(), rules)),
+            _ => None,
+        });
+        let obeyed = rules.filter(|(namespace, rules)| {
+            rules
+                .gateways
+                .iter()
+                .any(|name| bound.contains(&name.split_once('/').unwrap_or((namespace, name))))
+        });
+        let routed = obeyed.flat_map(|(_, rules)| &rules.http).filter(|rule| !rule.route.is_empty());
+        let mut exact = routed.flat_map(|rule| &rule.r#match).filter_map(|m| match &m.uri {
+            Some(StringMatch::Exact(path)) => Some(path.clone()),
+            _ => None,
+        });
+        exact.next()
     }
 
     fn schemes(&self, labels: &BTreeMap<String, String>) -> BTreeMap<u16, &'static str> {
         let mut schemes = BTreeMap::new();
-        for object in self.objects {
-            let Spec::Gateway(gateway) = &object.spec else { continue };
-            if !gateway.selector.iter().all(|(key, value)| labels.get(key) == Some(value)) {
-                continue;
-            }
+        for (_, gateway) in self.selecting(labels) {
             for server in &gateway.servers {
                 let scheme = match server.port.protocol.to_ascii_uppercase().as_str() {
                     "HTTPS" => "https",

@@ -114,5 +114,22 @@ fn gateways_have_istios_defaults_and_the_schemes_of_their_servers() {
     let gateway = &plan.gateways[&("istio-system".to_owned(), "ingress".to_owned())];
     assert_eq!(gateway.service_account, "ingress-service-account");
     assert_eq!(gateway.ports, BTreeMap::from([(80, 8080), (443, 8443)]));
+    assert_eq!(gateway.path, None);
+    let rules = "
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop}
+spec:
+  hosts: ['*']
+  gateways: [shop]
+  http:
+  - {match: [{uri: {exact: /}}], redirect: {uri: /page}}
+  - {match: [{uri: {prefix: /static}}, {uri: {exact: /page}}], route: [{destination: {host: a}}]}
+";
+    let (with_rules, _) = planned(&(MESH.to_owned() + rules));
+    let ruled = &with_rules.gateways[&("istio-system".to_owned(), "ingress".to_owned())];
+    assert_eq!(ruled.path.as_deref(), Some("/page"));
+    assert!(ruled.is_same_process(gateway));
     assert_eq!(gateway.schemes, BTreeMap::from([(80, "http"), (443, "tcp")]));
 }

@@ -148,6 +148,7 @@ mod tests {
             proxy: Proxy::Own,
             ports: ports.iter().copied().collect(),
             schemes: BTreeMap::new(),
+            path: None,
         }
     }
 

@@ -6,7 +6,7 @@ use ca::tokens::{TokenLine, random_token};
 use identity::private_file;
 use identity::spiffe::SpiffeId;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -27,6 +27,11 @@ pub(super) fn default_path(folder: &Path, port_base: u16, state_home: Option<Pat
     let name = format!("{:016x}", fingerprint(&format!("{}:{port_base}", folder.display())));
     let home = state_home.filter(|home| home.is_absolute());
     home.map_or_else(|| PathBuf::from(".ieum"), |home| home.join("ieum")).join(name)
+}
+
+/// What the folder of a proxy is called.
+pub(super) fn proxy_name(namespace: &str, name: &str) -> String {
+    format!("{namespace}.{name}")
 }
 
 impl State {
@@ -85,7 +90,16 @@ impl State {
 
     /// What one proxy is told and keeps.
     pub(super) fn proxy(&self, namespace: &str, name: &str) -> ProxyFolder {
-        ProxyFolder(self.proxies().join(format!("{namespace}.{name}")))
+        ProxyFolder(self.proxies().join(proxy_name(namespace, name)))
+    }
+
+    /// Removes what is kept of proxies that are not among `names`.
+    pub(super) fn retain_proxies(&self, names: &BTreeSet<String>) {
+        for entry in std::fs::read_dir(self.proxies()).into_iter().flatten().flatten() {
+            if !names.contains(&*entry.file_name().to_string_lossy()) {
+                ProxyFolder(entry.path()).remove();
+            }
+        }
     }
 
     /// A new join token for `identity`, in place of the last one that `holder` got.

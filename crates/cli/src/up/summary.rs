@@ -66,8 +66,9 @@ impl Summary<'_> {
             for (port, local) in &gateway.ports {
                 let unused =
                     if gateway.schemes.contains_key(port) { "" } else { ", which no Gateway uses yet" };
-                let told =
-                    format!("{}  ({}, port {port}{unused})", url(gateway, *port, *local), gateway.name);
+                let path = gateway.path.as_deref().filter(|_| unused.is_empty()).unwrap_or_default();
+                let url = url(gateway, *port, *local);
+                let told = format!("{url}{path}  ({}, port {port}{unused})", gateway.name);
                 line("open", &told);
             }
         }
@@ -114,6 +115,7 @@ mod tests {
             proxy: Proxy::Own,
             ports: BTreeMap::from([(80, 8080), (443, 8443)]),
             schemes: BTreeMap::from([(80, "http"), (443, "https")]),
+            path: Some("/productpage".to_owned()),
         }
     }
 
@@ -136,7 +138,7 @@ mod tests {
         assert_eq!(json["xds"], "127.0.0.1:15010");
         let text = summary.text();
         assert!(
-            text.trim_start().starts_with("open       http://127.0.0.1:8080  (ingress, port 80)"),
+            text.trim_start().starts_with("open       http://127.0.0.1:8080/productpage  (ingress, port 80)"),
             "{text}"
         );
         assert!(text.contains("details-v1"), "{text}");
