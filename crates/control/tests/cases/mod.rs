@@ -1,0 +1,56 @@
+//! The cases of `testdata`: resources, and in comments the nodes that ask for theirs.
+
+use ieum_control::node::ProxyNode;
+use ieum_control::source::SourceFile;
+use ieum_control::store::Store;
+use ieum_control::world::World;
+use model::metadata::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub(crate) fn cases() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let mut cases: Vec<_> = std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.retain(|path| path.join("in.yaml").exists());
+    cases.sort();
+    assert!(!cases.is_empty());
+    cases
+}
+
+pub(crate) fn world(text: &str) -> (World, Vec<api::Diagnostic>) {
+    let mut store = Store::default();
+    let update = store.update(&[SourceFile { name: "in.yaml".into(), text: text.into() }]);
+    (World::of(store.objects()), update.diagnostics)
+}
+
+/// The nodes that comments of `text` name: an id, then labels, `PORTS=80:8080` and other metadata.
+pub(crate) fn nodes(text: &str) -> Vec<ProxyNode> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("# node: "));
+    lines.map(node).collect()
+}
+
+pub(crate) fn node(line: &str) -> ProxyNode {
+    let mut words = line.split_whitespace();
+    let id = words.next().unwrap();
+    let mut metadata = BTreeMap::new();
+    let mut labels = BTreeMap::new();
+    for (key, value) in words.map(|word| word.split_once('=').unwrap()) {
+        match key {
+            "PORTS" => {
+                let pair = |pair: &str| {
+                    let (port, local) = pair.split_once(':').unwrap();
+                    (port.to_owned(), Value::from(local))
+                };
+                metadata.insert(key.to_owned(), Value::Struct(value.split(',').map(pair).collect()));
+            }
+            key if key.chars().all(|c| c.is_ascii_uppercase()) => {
+                metadata.insert(key.to_owned(), Value::from(value));
+            }
+            label => {
+                labels.insert(label.to_owned(), Value::from(value));
+            }
+        }
+    }
+    metadata.insert("LABELS".to_owned(), Value::Struct(labels));
+    ProxyNode::from_node(id, "", &metadata, "envoy").unwrap()
+}
