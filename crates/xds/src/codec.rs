@@ -31,6 +31,10 @@ mod value;
 mod wire_order;
 
 #[cfg(test)]
+mod backend_refusal_tests;
+#[cfg(test)]
+mod cluster_strategies;
+#[cfg(test)]
 mod envoy_tests;
 #[cfg(test)]
 mod listener_strategies;

@@ -16,33 +16,22 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Cluster> {
     fields!(place, cluster => proto::Cluster {
         honoured: transport_socket_matches, name, eds_cluster_config, connect_timeout, lb_policy, load_assignment,
-            circuit_breakers, upstream_http_protocol_options, common_http_protocol_options,
-            http_protocol_options, http2_protocol_options, typed_extension_protocol_options, outlier_detection,
-            common_lb_config, transport_socket, metadata, protocol_selection, dns_lookup_family,
-            load_balancing_policy, cluster_discovery_type, lb_config;
+            upstream_http_protocol_options, common_http_protocol_options, http_protocol_options,
+            http2_protocol_options, typed_extension_protocol_options, transport_socket, metadata,
+            protocol_selection, load_balancing_policy, cluster_discovery_type, lb_config;
+        checked: circuit_breakers, outlier_detection, common_lb_config, dns_lookup_family;
         // Statistics, buffers, sockets' fine tuning, when names are looked up again, warming.
         ignored: alt_stat_name, stats_matcher, per_connection_buffer_limit_bytes,
             per_connection_buffer_high_watermark_timeout, dns_refresh_rate, dns_jitter, dns_failure_refresh_rate,
             respect_dns_ttl, wait_for_warm_on_init, cleanup_interval, upstream_connection_options,
-            ignore_health_on_host_removal, track_timeout_budgets, track_cluster_stats, preconnect_policy,
-            queuing_policies;
+            ignore_health_on_host_removal, track_timeout_budgets, track_cluster_stats, preconnect_policy;
         refused: transport_socket_matcher, health_checks, max_requests_per_connection, dns_resolvers,
             use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config, upstream_bind_config,
             lb_subset_config, close_connections_on_host_health_failure, filters, lrs_server,
-            lrs_report_endpoint_metrics, upstream_config, connection_pool_per_downstream_connection;
+            lrs_report_endpoint_metrics, upstream_config, connection_pool_per_downstream_connection,
+            queuing_policies;
     });
-    if *dns_lookup_family == DnsLookupFamily::V6Only as i32 {
-        return Err(place.field("dns_lookup_family").unsupported("V6_ONLY"));
-    }
-    if let Some(breakers) = circuit_breakers {
-        check_breakers(&place.field("circuit_breakers"), breakers)?;
-    }
-    if let Some(detection) = outlier_detection {
-        check_outlier_detection(&place.field("outlier_detection"), detection)?;
-    }
-    if let Some(common) = common_lb_config {
-        balance::check_common(&place.field("common_lb_config"), common)?;
-    }
+    check(place, cluster)?;
     let discovery = match cluster_discovery_type {
         Some(ClusterDiscoveryType::ClusterType(custom)) => {
             let what = format_args!("cluster type `{}`", custom.name);
@@ -79,6 +68,23 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
         metadata,
         provenance,
     })
+}
+
+/// What is only taken when it asks for nothing that is not done anyway.
+fn check(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<()> {
+    if cluster.dns_lookup_family == DnsLookupFamily::V6Only as i32 {
+        return Err(place.field("dns_lookup_family").unsupported("V6_ONLY"));
+    }
+    if let Some(breakers) = &cluster.circuit_breakers {
+        check_breakers(&place.field("circuit_breakers"), breakers)?;
+    }
+    if let Some(detection) = &cluster.outlier_detection {
+        check_outlier_detection(&place.field("outlier_detection"), detection)?;
+    }
+    if let Some(common) = &cluster.common_lb_config {
+        balance::check_common(&place.field("common_lb_config"), common)?;
+    }
+    Ok(())
 }
 
 fn decode_discovery(

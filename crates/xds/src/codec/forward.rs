@@ -4,6 +4,7 @@ use super::place::{Decoded, Place, fields};
 use super::value::{self, decode_limit, encode_flag, encode_limit, encode_number, flag_or};
 use super::{headers, retry, route, text};
 use envoy_types::pb::envoy::config::route::v3 as proto;
+use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use envoy_types::pb::google::protobuf::BoolValue;
 use model::format::Template;
 use model::route::{
@@ -19,39 +20,16 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) fn decode(place: &Place<'_>, action: &proto::RouteAction) -> Decoded<Forward> {
     fields!(place, action => proto::RouteAction {
         honoured: cluster_not_found_response_code, prefix_rewrite, regex_rewrite, path_rewrite, timeout,
-            idle_timeout, retry_policy, upgrade_configs, cluster_specifier, host_rewrite_specifier,
-            max_stream_duration, max_grpc_timeout;
+            idle_timeout, retry_policy, upgrade_configs, cluster_specifier, host_rewrite_specifier;
+        checked: max_stream_duration, max_grpc_timeout;
         // Priorities differ only in circuit breakers, which are as good as unlimited here.
         ignored: priority, include_vh_rate_limits, early_data_policy, flush_timeout;
         refused: metadata_match, path_rewrite_policy, append_x_forwarded_host, retry_policy_typed_config,
             request_mirror_policies, rate_limits, hash_policy, cors, grpc_timeout_offset,
             internal_redirect_policy, internal_redirect_action, max_internal_redirects, hedge_policy;
     });
-    value::refuse_limit(place, "max_grpc_timeout", max_grpc_timeout)?;
-    if let Some(proto::route_action::MaxStreamDuration {
-        max_stream_duration,
-        grpc_timeout_header_max,
-        grpc_timeout_header_offset,
-    }) = max_stream_duration
-    {
-        let place = place.field("max_stream_duration");
-        value::refuse_limit(&place, "max_stream_duration", max_stream_duration)?;
-        value::refuse_limit(&place, "grpc_timeout_header_max", grpc_timeout_header_max)?;
-        place.refuse("grpc_timeout_header_offset", grpc_timeout_header_offset)?;
-    }
-    let path_rewrite = match (prefix_rewrite.as_str(), regex_rewrite, path_rewrite.as_str()) {
-        ("", None, "") => None,
-        (prefix, None, "") => Some(PathRewrite::Prefix(prefix.to_owned())),
-        ("", Some(rewrite), "") => {
-            let rewrite = text::decode_substitution(&place.field("regex_rewrite"), rewrite)?;
-            Some(match text::replacement(&rewrite) {
-                Some(full) => PathRewrite::Full(full),
-                None => PathRewrite::Regex(rewrite),
-            })
-        }
-        ("", None, full) => Some(decode_full_rewrite(&place.field("path_rewrite"), full)?),
-        _ => return Err(place.error("only one of prefix_rewrite, regex_rewrite and path_rewrite may be set")),
-    };
+    check_limits(place, action)?;
+    let path_rewrite = decode_path_rewrite(place, prefix_rewrite, regex_rewrite, path_rewrite)?;
     let idle_timeout = match decode_limit(&place.field("idle_timeout"), idle_timeout, None)? {
         None if idle_timeout.is_some() => {
             return Err(place.field("idle_timeout").unsupported("0, which lifts the limit for one route,"));
@@ -73,6 +51,44 @@ pub(crate) fn decode(place: &Place<'_>, action: &proto::RouteAction) -> Decoded<
         idle_timeout,
         retry: retry.transpose()?,
         upgrades: upgrade_configs.iter().enumerate().map(upgrade).collect::<Decoded<_>>()?,
+    })
+}
+
+/// Limits that gRPC's own clients read; here they have to be absent or lifted.
+fn check_limits(place: &Place<'_>, action: &proto::RouteAction) -> Decoded<()> {
+    value::refuse_limit(place, "max_grpc_timeout", &action.max_grpc_timeout)?;
+    if let Some(proto::route_action::MaxStreamDuration {
+        max_stream_duration,
+        grpc_timeout_header_max,
+        grpc_timeout_header_offset,
+    }) = &action.max_stream_duration
+    {
+        let place = place.field("max_stream_duration");
+        value::refuse_limit(&place, "max_stream_duration", max_stream_duration)?;
+        value::refuse_limit(&place, "grpc_timeout_header_max", grpc_timeout_header_max)?;
+        place.refuse("grpc_timeout_header_offset", grpc_timeout_header_offset)?;
+    }
+    Ok(())
+}
+
+fn decode_path_rewrite(
+    place: &Place<'_>,
+    prefix: &str,
+    regex: &Option<RegexMatchAndSubstitute>,
+    full: &str,
+) -> Decoded<Option<PathRewrite>> {
+    Ok(match (prefix, regex, full) {
+        ("", None, "") => None,
+        (prefix, None, "") => Some(PathRewrite::Prefix(prefix.to_owned())),
+        ("", Some(rewrite), "") => {
+            let rewrite = text::decode_substitution(&place.field("regex_rewrite"), rewrite)?;
+            Some(match text::replacement(&rewrite) {
+                Some(full) => PathRewrite::Full(full),
+                None => PathRewrite::Regex(rewrite),
+            })
+        }
+        ("", None, full) => Some(decode_full_rewrite(&place.field("path_rewrite"), full)?),
+        _ => return Err(place.error("only one of prefix_rewrite, regex_rewrite and path_rewrite may be set")),
     })
 }
 
@@ -215,9 +231,7 @@ pub(crate) fn encode(forward: &Forward, condition: &RouteMatch) -> proto::RouteA
 }
 
 /// What was matched is taken away. An empty `prefix_rewrite` would say nothing, so this is said with a regex.
-fn encode_removal(
-    condition: &RouteMatch,
-) -> envoy_types::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute {
+fn encode_removal(condition: &RouteMatch) -> RegexMatchAndSubstitute {
     let case = if condition.case_sensitive { "" } else { "(?i)" };
     let pattern = match &condition.path {
         PathMatch::Prefix(p) | PathMatch::SegmentPrefix(p) => format!("^{case}{}", text::escaped(p)),
@@ -225,10 +239,7 @@ fn encode_removal(
             return text::encode_replacement("");
         }
     };
-    envoy_types::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute {
-        pattern: Some(text::encode_regex(&pattern)),
-        substitution: String::new(),
-    }
+    RegexMatchAndSubstitute { pattern: Some(text::encode_regex(&pattern)), substitution: String::new() }
 }
 
 fn encode_target(target: &Target) -> ClusterSpecifier {

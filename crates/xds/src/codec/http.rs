@@ -34,38 +34,26 @@ pub(crate) fn decode(
     http: &proto::HttpConnectionManager,
 ) -> Decoded<HttpConnectionManager> {
     fields!(place, http => proto::HttpConnectionManager {
-        honoured: codec_type, stat_prefix, http_filters, add_user_agent, tracing, common_http_protocol_options,
-            http_protocol_options, http2_protocol_options, server_name, server_header_transformation,
-            stream_idle_timeout, request_timeout, request_headers_timeout, access_log, access_log_flush_interval,
-            use_remote_address, xff_num_trusted_hops, generate_request_id, preserve_external_request_id,
-            upgrade_configs, normalize_path, merge_slashes, path_with_escaped_slashes_action, request_id_extension,
-            route_specifier, strip_port_mode, add_proxy_protocol_connection_state;
+        honoured: codec_type, stat_prefix, http_filters, tracing, common_http_protocol_options, server_name,
+            server_header_transformation, stream_idle_timeout, access_log, use_remote_address,
+            xff_num_trusted_hops, preserve_external_request_id, upgrade_configs, normalize_path, merge_slashes,
+            path_with_escaped_slashes_action, route_specifier;
+        checked: add_user_agent, http_protocol_options, http2_protocol_options, request_timeout,
+            request_headers_timeout, access_log_flush_interval, generate_request_id, request_id_extension,
+            strip_port_mode;
         // How connections end, and bounds on heads, are ours; nothing here depends on who counts as internal; the
         // details of a client's certificate are only told where it is to be forwarded, which is refused.
         ignored: http1_safe_max_connection_duration, max_request_headers_kb, stream_flush_timeout, drain_timeout,
             drain_timeout_jitter, delayed_close_timeout, internal_address_config, set_current_client_cert_details,
-            proxy_100_continue, stream_error_on_invalid_http_message, append_local_overload;
+            stream_error_on_invalid_http_message, append_local_overload, add_proxy_protocol_connection_state;
         refused: http3_protocol_options, scheme_header_transformation, flush_access_log_on_new_request,
             access_log_options, original_ip_detection_extensions, early_header_mutation_extensions,
-            skip_xff_append, via, always_set_request_id_in_response, forward_client_cert_details,
+            skip_xff_append, via, proxy_100_continue, always_set_request_id_in_response, forward_client_cert_details,
             forward_client_cert_matcher, represent_ipv4_remote_address_as_ipv4_mapped_ipv6, local_reply_config,
             strip_matching_host_port, path_normalization_options, strip_trailing_host_dot, proxy_status_config,
             typed_header_validation_config, append_x_forwarded_port, forward_proto_config;
     });
-    place.refuse("add_user_agent", &flag(add_user_agent))?;
-    value::refuse_limit(place, "access_log_flush_interval", access_log_flush_interval)?;
-    value::refuse_limit(place, "request_timeout", request_timeout)?;
-    value::refuse_limit(place, "request_headers_timeout", request_headers_timeout)?;
-    if let Some(manager::StripPortMode::StripAnyHostPort(strip)) = strip_port_mode {
-        place.refuse("strip_any_host_port", strip)?;
-    }
-    let _ = add_proxy_protocol_connection_state;
-    if !flag_or(generate_request_id, true) {
-        return Err(place.field("generate_request_id").unsupported("a request without an id"));
-    }
-    check_request_id(&place.field("request_id_extension"), request_id_extension)?;
-    check_http1(&place.field("http_protocol_options"), http_protocol_options)?;
-    check_http2(&place.field("http2_protocol_options"), http2_protocol_options)?;
+    check(place, http)?;
     let path = PathNormalization {
         normalize: flag(normalize_path),
         merge_slashes: *merge_slashes,
@@ -101,6 +89,23 @@ pub(crate) fn decode(
         stats: decode_filters(place, http_filters)?,
         access_logs: access_log::decode(place, access_log)?,
     })
+}
+
+/// What is only taken as it is, or when it says nothing.
+fn check(place: &Place<'_>, http: &proto::HttpConnectionManager) -> Decoded<()> {
+    place.refuse("add_user_agent", &flag(&http.add_user_agent))?;
+    value::refuse_limit(place, "access_log_flush_interval", &http.access_log_flush_interval)?;
+    value::refuse_limit(place, "request_timeout", &http.request_timeout)?;
+    value::refuse_limit(place, "request_headers_timeout", &http.request_headers_timeout)?;
+    if let Some(manager::StripPortMode::StripAnyHostPort(strip)) = &http.strip_port_mode {
+        place.refuse("strip_any_host_port", strip)?;
+    }
+    if !flag_or(&http.generate_request_id, true) {
+        return Err(place.field("generate_request_id").unsupported("a request without an id"));
+    }
+    check_request_id(&place.field("request_id_extension"), &http.request_id_extension)?;
+    check_http1(&place.field("http_protocol_options"), &http.http_protocol_options)?;
+    check_http2(&place.field("http2_protocol_options"), &http.http2_protocol_options)
 }
 
 fn decode_slashes(place: &Place<'_>, action: i32) -> Decoded<EscapedSlashes> {

@@ -1,7 +1,8 @@
 //! Listeners for property tests.
 #![allow(clippy::unwrap_used)]
 
-use super::strategies::{described, downstream, duration, name, routes, template, upgrade};
+use super::cluster_strategies::downstream;
+use super::strategies::{described, duration, name, routes, template, upgrade};
 use model::header::HeaderEdits;
 use model::listener::*;
 use model::path::{EscapedSlashes, PathNormalization};

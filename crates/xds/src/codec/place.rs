@@ -127,15 +127,17 @@ fn shown(value: &dyn fmt::Debug) -> String {
     }
 }
 
-/// Takes a message apart. Every field has to be named: honoured ones become variables, ignored ones change nothing
-/// that users could tell or rely on, refused ones fail unless they are unset.
+/// Takes a message apart. Every field has to be named: honoured ones become variables, checked ones are looked at by a
+/// function of their own, ignored ones change nothing that users could tell or rely on, refused ones fail unless they
+/// are unset.
 macro_rules! fields {
     ($place:expr, $message:expr => $type:path {
         honoured: $($honoured:ident),*;
+        $(checked: $($checked:ident),*;)?
         ignored: $($ignored:ident),*;
         refused: $($refused:ident),*;
     }) => {
-        let $type { $($honoured,)* $($ignored: _,)* $($refused,)* } = $message;
+        let $type { $($honoured,)* $($($checked: _,)*)? $($ignored: _,)* $($refused,)* } = $message;
         $($place.refuse(stringify!($refused), $refused)?;)*
     };
 }

@@ -1,23 +1,17 @@
-//! What cannot be obeyed is refused by name; what may be passed over is.
+//! What cannot be obeyed of listeners and routes is refused by name; what may be passed over is.
 #![allow(clippy::unwrap_used)]
 
 use super::value::pack;
-use super::{
-    Decoder, decode, decode_cluster, decode_endpoints, decode_listener, decode_routes, decode_secret,
-};
+use super::{decode_listener, decode_routes};
 use envoy_types::pb::envoy::config::accesslog::v3 as log;
-use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::core::v3 as core_proto;
-use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::extensions::filters::http::lua::v3::Lua;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as http;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
-use envoy_types::pb::envoy::r#type::v3::Percent;
-use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration, UInt32Value};
+use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration};
 use http::http_connection_manager::RouteSpecifier;
 use model::listener::{HttpConnectionManager, Network};
 use model::route::Action;
@@ -101,13 +95,6 @@ fn refused_route(change: impl FnOnce(&mut route::Route, &mut route::RouteAction)
     let error = decode_routes(&table(change)).unwrap_err().to_string();
     let before = "route configuration `r`: virtual_hosts[0].routes[0]";
     error.strip_prefix(before).unwrap_or_else(|| panic!("{error}")).to_owned()
-}
-
-fn refused_cluster(change: impl FnOnce(&mut cluster::Cluster)) -> String {
-    let mut proto = cluster::Cluster { name: "c".to_owned(), ..Default::default() };
-    change(&mut proto);
-    let error = decode_cluster(&proto).unwrap_err().to_string();
-    error.strip_prefix("cluster `c`: ").unwrap_or_else(|| panic!("{error}")).to_owned()
 }
 
 #[test]
@@ -333,166 +320,4 @@ fn a_route_that_says_nothing_of_time_has_envoys_fifteen_seconds_and_zero_is_no_l
     assert_eq!(timeout(Some(Duration::default())), None);
     let found = refused_route(|_, a| a.timeout = Some(Duration { seconds: -1, nanos: 0 }));
     assert!(found.starts_with(".route.timeout: -1 s"), "{found}");
-}
-
-#[test]
-fn what_a_cluster_cannot_do_is_refused_by_field() {
-    use cluster::cluster::{ClusterDiscoveryType, CustomClusterType};
-    type Change = fn(&mut cluster::Cluster);
-    let cases: [(Change, &str); 9] = [
-        (|c| c.lb_policy = 2, "lb_policy: RING_HASH is not supported"),
-        (|c| c.health_checks.push(Default::default()), "health_checks: "),
-        (|c| c.outlier_detection = Some(Default::default()), "outlier_detection.enforcing_consecutive_5xx: "),
-        (|c| c.lb_subset_config = Some(Default::default()), "lb_subset_config: "),
-        (|c| c.upstream_bind_config = Some(Default::default()), "upstream_bind_config: "),
-        (
-            |c| {
-                let custom =
-                    CustomClusterType { name: "envoy.clusters.redis".to_owned(), typed_config: None };
-                c.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(custom));
-            },
-            "cluster_type: cluster type `envoy.clusters.redis` is not supported",
-        ),
-        (
-            |c| c.cluster_discovery_type = Some(ClusterDiscoveryType::Type(3)),
-            "eds_cluster_config: an EDS cluster needs this field",
-        ),
-        (
-            |c| {
-                let socket = core_proto::TransportSocket {
-                    name: "envoy.transport_sockets.quic".to_owned(),
-                    config_type: None,
-                };
-                c.transport_socket = Some(socket);
-            },
-            "transport_socket: transport socket `envoy.transport_sockets.quic` is not supported",
-        ),
-        (
-            |c| {
-                let panic_mode = cluster::cluster::CommonLbConfig {
-                    healthy_panic_threshold: Some(Percent { value: 30.0 }),
-                    ..Default::default()
-                };
-                c.common_lb_config = Some(panic_mode);
-            },
-            "common_lb_config.healthy_panic_threshold: ",
-        ),
-    ];
-    for (change, wanted) in cases {
-        let found = refused_cluster(change);
-        assert!(found.starts_with(wanted), "{found} should start with {wanted}");
-    }
-}
-
-#[test]
-fn a_limit_is_refused_unless_it_is_as_good_as_none() {
-    let limited = |value| cluster::Cluster {
-        name: "c".to_owned(),
-        circuit_breakers: Some(cluster::CircuitBreakers {
-            thresholds: vec![cluster::circuit_breakers::Thresholds {
-                max_requests: Some(UInt32Value { value }),
-                ..Default::default()
-            }],
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    assert!(decode_cluster(&limited(u32::MAX)).is_ok());
-    let found = decode_cluster(&limited(100)).unwrap_err();
-    assert_eq!(found.path, "circuit_breakers.thresholds[0].max_requests");
-    assert_eq!(found.problem, "a limit of 100 is not supported");
-}
-
-#[test]
-fn an_endpoint_over_eds_is_an_address_and_not_a_name() {
-    let host = endpoint::Endpoint { address: socket("example.com"), ..Default::default() };
-    let lb_endpoint = endpoint::LbEndpoint {
-        host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(host)),
-        ..Default::default()
-    };
-    let found = decode_endpoints(&endpoint::ClusterLoadAssignment {
-        cluster_name: "c".to_owned(),
-        endpoints: vec![endpoint::LocalityLbEndpoints {
-            lb_endpoints: vec![lb_endpoint],
-            ..Default::default()
-        }],
-        ..Default::default()
-    });
-    assert_eq!(
-        found.unwrap_err().to_string(),
-        "endpoints `c`: endpoints[0].lb_endpoints[0].endpoint.address: `example.com` is not an IP address; only DNS \
-         clusters resolve names"
-    );
-}
-
-fn secret_file() -> tls::Secret {
-    let file = |name: &str| {
-        let specifier = Some(core_proto::data_source::Specifier::Filename(name.to_owned()));
-        Some(core_proto::DataSource { specifier, ..Default::default() })
-    };
-    let certificate = tls::TlsCertificate {
-        certificate_chain: file("/chain.pem"),
-        private_key: file("/key.pem"),
-        ..Default::default()
-    };
-    tls::Secret { name: "s".to_owned(), r#type: Some(tls::secret::Type::TlsCertificate(certificate)) }
-}
-
-#[test]
-fn files_are_read_only_where_a_way_to_is_given() {
-    let found = decode_secret(&secret_file()).unwrap_err();
-    assert_eq!(found.path, "tls_certificate.certificate_chain.filename");
-    let read = |path: &str| Ok(format!("what is in {path}").into_bytes());
-    let secret = Decoder::reading(&read).secret(&secret_file()).unwrap();
-    let model::tls::SecretContent::Certificate(pair) = secret.content else { panic!("a certificate") };
-    assert_eq!(pair.key_pem, b"what is in /key.pem");
-    let missing = |_: &str| Err(std::io::ErrorKind::NotFound.into());
-    let found = Decoder::reading(&missing).secret(&secret_file()).unwrap_err();
-    assert_eq!(found.problem, "file `/chain.pem`: entity not found");
-}
-
-#[test]
-fn tls_is_never_weaker_than_what_was_asked_for() {
-    let refused = |common: tls::CommonTlsContext, wanted: &str| {
-        let context = tls::UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
-        let config_type = Some(core_proto::transport_socket::ConfigType::TypedConfig(pack(&context)));
-        let socket = core_proto::TransportSocket { config_type, ..Default::default() };
-        let found = refused_cluster(|c| c.transport_socket = Some(socket));
-        let wanted = format!("transport_socket.typed_config.common_tls_context.{wanted}");
-        assert!(found.starts_with(&wanted), "{found} should start with {wanted}");
-    };
-    let params = |tls_params| tls::CommonTlsContext { tls_params: Some(tls_params), ..Default::default() };
-    let ciphers = tls::TlsParameters { cipher_suites: vec!["AES128-SHA".to_owned()], ..Default::default() };
-    refused(params(ciphers), "tls_params.cipher_suites: ");
-    let old = tls::TlsParameters { tls_minimum_protocol_version: 1, ..Default::default() };
-    refused(params(old), "tls_params.tls_minimum_protocol_version: a TLS version below 1.2");
-    let validated = |context| {
-        let kind = tls::common_tls_context::ValidationContextType::ValidationContext(context);
-        tls::CommonTlsContext { validation_context_type: Some(kind), ..Default::default() }
-    };
-    let pinned = tls::CertificateValidationContext {
-        verify_certificate_hash: vec!["00".to_owned()],
-        ..Default::default()
-    };
-    refused(validated(pinned), "validation_context.verify_certificate_hash: ");
-    let names_only = tls::CertificateValidationContext {
-        match_typed_subject_alt_names: vec![tls::SubjectAltNameMatcher {
-            san_type: 3,
-            matcher: Some(super::text::encode_string_match(&model::matcher::StringMatch::exact(
-                "spiffe://x",
-            ))),
-            ..Default::default()
-        }],
-        ..Default::default()
-    };
-    refused(validated(names_only), "validation_context: names are asked for, but nothing says whom to trust");
-}
-
-#[test]
-fn a_resource_of_an_unknown_type_or_with_broken_bytes_is_an_error() {
-    let any = |type_url: &str, value: &[u8]| Any { type_url: type_url.to_owned(), value: value.to_vec() };
-    let found = decode(&any("type.googleapis.com/x.Y", b"")).unwrap_err();
-    assert_eq!(found.to_string(), "resources of type `type.googleapis.com/x.Y` are not supported");
-    let found = decode(&any(super::type_url::CLUSTER, b"\xff")).unwrap_err();
-    assert!(found.to_string().starts_with("not a valid envoy.config.cluster.v3.Cluster: "), "{found}");
 }

@@ -2,10 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::Resource;
+use super::cluster_strategies::{assignment, cluster, secret};
 use http::HeaderName;
-use model::balance::LoadBalancing;
-use model::cluster::{Cluster, Discovery, Transport, TransportMatch, UpstreamHttp};
-use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, Locality, LocalityEndpoints};
 use model::field::FieldName;
 use model::format::Template;
 use model::header::{EditAction, HeaderEdit, HeaderEdits, HeaderMatch, HeaderTest};
@@ -14,7 +12,6 @@ use model::metadata::{Metadata, Value};
 use model::provenance::Provenance;
 use model::retry::{GRPC_RETRY_STATUSES, RetryConditions, RetryPolicy};
 use model::route::*;
-use model::tls::*;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -27,7 +24,7 @@ pub(super) fn name() -> Of<String> {
     "[a-z][a-z0-9.|_-]{0,12}".boxed()
 }
 
-fn text() -> Of<String> {
+pub(super) fn text() -> Of<String> {
     "[ -~äß→]{0,12}".boxed()
 }
 
@@ -66,7 +63,7 @@ pub(super) fn template() -> Of<Template> {
         .boxed()
 }
 
-fn string_match() -> Of<StringMatch> {
+pub(super) fn string_match() -> Of<StringMatch> {
     let kind = prop_oneof![
         text().prop_map(StringMatchKind::Exact),
         filled().prop_map(StringMatchKind::Prefix),
@@ -148,7 +145,7 @@ fn retry() -> Of<RetryPolicy> {
         .boxed()
 }
 
-fn json() -> Of<Value> {
+pub(super) fn json() -> Of<Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::Bool),
@@ -164,7 +161,7 @@ fn json() -> Of<Value> {
     .boxed()
 }
 
-fn metadata() -> Of<Metadata> {
+pub(super) fn metadata() -> Of<Metadata> {
     btree_map(name(), btree_map(name(), json(), 0..4), 0..4).prop_map(Metadata).boxed()
 }
 
@@ -328,146 +325,6 @@ pub(super) fn routes() -> Of<RouteConfiguration> {
             most_specific_first: flags.1,
             validate_clusters: flags.2,
         })
-        .boxed()
-}
-
-pub(super) fn assignment(names: bool) -> Of<Assignment> {
-    let socket = any::<std::net::SocketAddr>().prop_map(|address| {
-        // A scope or flow id has no place in the proto.
-        EndpointAddress::Socket((address.ip(), address.port()).into())
-    });
-    let address = match names {
-        false => socket.boxed(),
-        true => {
-            prop_oneof![socket, ("[a-z]{3,9}", any::<u16>()).prop_map(|(n, p)| EndpointAddress::Name(n, p))]
-                .boxed()
-        }
-    };
-    let health =
-        select(vec![Health::Unknown, Health::Healthy, Health::Unhealthy, Health::Draining, Health::Degraded]);
-    let endpoint = (address, text(), 1u32..9999, health, metadata()).prop_map(
-        |(address, hostname, weight, health, metadata)| Endpoint {
-            address,
-            hostname,
-            weight,
-            health,
-            metadata,
-        },
-    );
-    let locality =
-        (text(), text(), text()).prop_map(|(region, zone, sub_zone)| Locality { region, zone, sub_zone });
-    let group = (locality, option::of(1u32..9999), 0u32..3, vec(endpoint, 1..3)).prop_map(
-        |(locality, weight, priority, endpoints)| LocalityEndpoints { locality, weight, priority, endpoints },
-    );
-    (name(), vec(group, 1..3)).prop_map(|(cluster, localities)| Assignment { cluster, localities }).boxed()
-}
-
-pub(super) fn secret() -> Of<Secret> {
-    let content = prop_oneof![
-        pair().prop_map(SecretContent::Certificate),
-        vec(any::<u8>(), 1..20).prop_map(SecretContent::TrustBundle),
-    ];
-    (name(), content).prop_map(|(name, content)| Secret { name, content }).boxed()
-}
-
-fn pair() -> Of<CertificatePair> {
-    (vec(any::<u8>(), 1..20), vec(any::<u8>(), 1..20))
-        .prop_map(|(chain_pem, key_pem)| CertificatePair { chain_pem, key_pem })
-        .boxed()
-}
-
-fn source<T: Clone + std::fmt::Debug + 'static>(inline: Of<T>) -> Of<SecretSource<T>> {
-    prop_oneof![inline.prop_map(SecretSource::Inline), name().prop_map(SecretSource::Sds)].boxed()
-}
-
-fn validation() -> Of<PeerValidation> {
-    let kind = select(vec![SanKind::Dns, SanKind::Uri, SanKind::Ip, SanKind::Email]);
-    let san = (kind, string_match()).prop_map(|(kind, matcher)| SanMatch { kind: Some(kind), matcher });
-    (source(vec(any::<u8>(), 1..20).boxed()), vec(san, 0..3))
-        .prop_map(|(trust, subject_alt_names)| PeerValidation { trust, subject_alt_names })
-        .boxed()
-}
-
-fn versions() -> Of<TlsVersions> {
-    use TlsVersion::{V1_2, V1_3};
-    select(vec![(V1_2, V1_2), (V1_2, V1_3), (V1_3, V1_3)])
-        .prop_map(|(min, max)| TlsVersions { min, max })
-        .boxed()
-}
-
-pub(super) fn downstream() -> Of<DownstreamTls> {
-    let one = |source| vec![source];
-    (source(pair()).prop_map(one), option::of(validation()), any::<bool>(), vec(name(), 0..3), versions())
-        .prop_map(|(certificates, validation, require, alpn, versions)| DownstreamTls {
-            certificates,
-            require_client_certificate: require && validation.is_some(),
-            validation,
-            alpn,
-            versions,
-        })
-        .boxed()
-}
-
-fn transport() -> Of<Transport> {
-    let tls = (
-        option::of(source(pair())),
-        option::of(validation()),
-        option::of(name()),
-        vec(name(), 0..3),
-        versions(),
-    )
-        .prop_map(|(certificate, validation, sni, alpn, versions)| {
-            Transport::Tls(Box::new(UpstreamTls { certificate, validation, sni, alpn, versions }))
-        });
-    prop_oneof![Just(Transport::Plain), tls].boxed()
-}
-
-pub(super) fn cluster() -> Of<Cluster> {
-    let one_endpoint = assignment(true).prop_map(|mut all| {
-        all.localities.truncate(1);
-        all.localities.iter_mut().for_each(|group| group.endpoints.truncate(1));
-        all
-    });
-    let discovery = prop_oneof![
-        assignment(false).prop_map(Discovery::Static),
-        name().prop_map(Discovery::Eds),
-        assignment(true).prop_map(Discovery::StrictDns),
-        one_endpoint.prop_map(Discovery::LogicalDns),
-        Just(Discovery::OriginalDestination),
-    ];
-    let balance = select(vec![LoadBalancing::RoundRobin, LoadBalancing::LeastRequest, LoadBalancing::Random]);
-    let http = select(vec![
-        UpstreamHttp::Http1,
-        UpstreamHttp::Http2,
-        UpstreamHttp::AsDownstream,
-        UpstreamHttp::Alpn,
-    ]);
-    let choice = (name(), btree_map(name(), json(), 0..4), transport())
-        .prop_map(|(name, labels, transport)| TransportMatch { name, labels, transport });
-    (
-        (name(), discovery, balance, duration(), http),
-        (option::of(duration()), vec(choice, 0..3), transport(), metadata(), provenance()),
-    )
-        .prop_map(
-            |(
-                (name, discovery, balance, connect_timeout, http),
-                (idle_timeout, transport_matches, transport, metadata, provenance),
-            )| Cluster {
-                name,
-                load_balancing: match discovery {
-                    Discovery::OriginalDestination => LoadBalancing::default(),
-                    _ => balance,
-                },
-                discovery,
-                connect_timeout,
-                http,
-                idle_timeout,
-                transport_matches,
-                transport,
-                metadata,
-                provenance,
-            },
-        )
         .boxed()
 }
 
