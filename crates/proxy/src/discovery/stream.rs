@@ -109,11 +109,6 @@ async fn converse(hub: &Hub, stream: &Stream) -> String {
     let mut node = Some(stream.node.clone());
     stream.status.borrow_mut().streams += 1;
     let requests = UnboundedReceiverStream::new(hub.open_stream());
-    let ended = |status: tonic::Status| match status.source() {
-        Some(cause) => format!("{}: {cause}", status.message()),
-        None => format!("{} ({:?})", status.message(), status.code()),
-    };
-    use std::error::Error as _;
     let outcome = if stream.ads.delta {
         let requests = requests.filter_map(move |request| {
             std::future::ready(match request {
@@ -147,7 +142,7 @@ async fn converse(hub: &Hub, stream: &Stream) -> String {
     };
     match outcome {
         Ok(()) => "the stream ended".to_owned(),
-        Err(status) => ended(status),
+        Err(status) => describe(&status),
     }
 }
 
@@ -203,7 +198,16 @@ async fn connect(hub: &Hub, ads: &Ads) -> Result<Channel, String> {
         .map_err(|error| root_cause(&error))
 }
 
-fn root_cause(error: &dyn std::error::Error) -> String {
+/// Why a stream ended, for people.
+fn describe(status: &tonic::Status) -> String {
+    match std::error::Error::source(status) {
+        // A status without an answer behind it: the connection broke.
+        Some(cause) => format!("the connection broke: {}", root_cause(cause)),
+        None => format!("it ended the stream: {} ({:?})", status.message(), status.code()),
+    }
+}
+
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut deepest = error;
     while let Some(cause) = deepest.source() {
         deepest = cause;
