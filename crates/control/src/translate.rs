@@ -144,6 +144,7 @@ pub fn translate(world: &World) -> (Mesh, Vec<Diagnostic>) {
     unsupported::settings(world, &mut found);
     mesh.gateways.conflicts(&mut found);
     gateways::unreachable(&mesh, &mut found);
+    gateways::homeless(&mesh, world, &mut found);
     found.sort();
     found.dedup();
     (mesh, found)

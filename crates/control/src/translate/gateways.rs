@@ -27,6 +27,9 @@ use std::sync::Arc;
 /// Address where a node names none: nothing is open to others unless it is asked for.
 const BIND: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+/// The first port that needs no privilege.
+const FIRST_OPEN_PORT: u16 = 1024;
+
 /// Every Gateway.
 #[derive(Debug, Default)]
 pub(super) struct Gateways {
@@ -77,9 +80,13 @@ impl Gateways {
 
     /// The host patterns of all servers of a Gateway that VirtualServices of `namespace` may use.
     pub(super) fn hosts<'g>(&'g self, gateway: &str, namespace: &str) -> Option<Vec<&'g str>> {
-        let edge = self.all.iter().find(|edge| edge.name == gateway)?;
+        let edge = self.named(gateway)?;
         let open = |(of, _): &&(String, String)| of.is_empty() || of == namespace;
         Some(edge.servers.iter().flat_map(|s| &s.hosts).filter(open).map(|(_, host)| host.as_str()).collect())
+    }
+
+    fn named(&self, gateway: &str) -> Option<&Edge> {
+        self.all.iter().find(|edge| edge.name == gateway)
     }
 
     /// The positions of the Gateways that select a proxy with these labels: what makes one gateway's routes another's.
@@ -253,13 +260,12 @@ impl EdgeMaker<'_> {
     pub(super) fn listeners(&self, node: &ProxyNode, ports: &BTreeMap<u16, u16>) -> Vec<Listener> {
         let mut listeners = Vec::new();
         for (port, servers) in &self.servers {
-            let local = ports.get(port).copied().unwrap_or(*port);
+            let Some(local) = local_port(*port, ports) else { continue };
             let chains: Vec<FilterChain> = match servers.first().map(|server| server.kind) {
                 Some(ServerKind::Http) => vec![self.http_chain(*port)],
                 _ => servers.iter().flat_map(|server| self.chains(server)).collect(),
             };
-            // A port of 0 stands for one that the gateway has not chosen yet.
-            if local == 0 || chains.is_empty() {
+            if chains.is_empty() {
                 continue;
             }
             let bind = node.bind.unwrap_or(BIND);
@@ -429,6 +435,43 @@ impl EdgeMaker<'_> {
             // Clients reach the gateway at whatever port it has on this machine.
             ignore_port: true,
             ..RouteConfiguration::default()
+        }
+    }
+}
+
+/// Where a gateway listens for a port of its Gateways: as it says, else at the port itself where that is possible.
+fn local_port(port: u16, ports: &BTreeMap<u16, u16>) -> Option<u16> {
+    match ports.get(&port) {
+        // 0 stands for a port that is not chosen yet.
+        Some(local) => Some(*local).filter(|local| *local != 0),
+        None if ports.is_empty() => Some(port),
+        None => {
+            Some(port).filter(|port| *port >= FIRST_OPEN_PORT && !ports.values().any(|local| local == port))
+        }
+    }
+}
+
+/// Tells of ports that a gateway proxy of the LocalMesh has no place for.
+pub(super) fn homeless(mesh: &Mesh, world: &World, found: &mut Vec<Diagnostic>) {
+    let Some(local) = world.local_mesh() else { return };
+    for proxy in &local.gateways {
+        let servers = mesh.gateways.servers(&mesh.gateways.selecting(&proxy.labels));
+        let homeless =
+            |port: &u16| proxy.ports.get(port).is_none() && local_port(*port, &proxy.ports).is_none();
+        for (port, servers) in servers.iter().filter(|(port, _)| homeless(port)) {
+            let Some((server, edge)) =
+                servers.first().and_then(|s| Some((s, mesh.gateways.named(&s.gateway)?)))
+            else {
+                continue;
+            };
+            let message = format!(
+                "gateway proxy `{}` has no local port for port {port}; nothing listens for it",
+                proxy.name
+            );
+            let mut problem = edge.object.warning("spec.servers", message);
+            problem.line = server.provenance.line;
+            let help = format!("add `\"{port}\": <a free port>` to its `ports` in the LocalMesh");
+            found.push(problem.help(help));
         }
     }
 }
