@@ -17,6 +17,7 @@ use crate::local::Local;
 use crate::record::{ConnectionRecord, Exchange, RequestRecord, RouteTaken};
 use crate::snapshot::{HttpState, NetworkState, Snapshot};
 use answer::{Answer, Refusal};
+use edits::Edits;
 use head::Head;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -172,14 +173,29 @@ impl Stage<'_> {
         }
     }
 
-    fn refuse(&self, mut exchange: Exchange, cause: Cause) -> Response<AnswerBody> {
+    /// Refuses a request that no route took.
+    fn refuse(&self, exchange: Exchange, cause: Cause) -> Response<AnswerBody> {
+        self.refuse_with(exchange, cause, None)
+    }
+
+    /// Refuses a request on its route, whose edits the answer gets as any other.
+    fn refuse_on_route(&self, exchange: Exchange, cause: Cause, edits: Edits<'_>) -> Response<AnswerBody> {
+        self.refuse_with(exchange, cause, Some(edits))
+    }
+
+    fn refuse_with(
+        &self,
+        mut exchange: Exchange,
+        cause: Cause,
+        edits: Option<Edits<'_>>,
+    ) -> Response<AnswerBody> {
         self.close_gate();
         let outcome = cause.failure.outcome();
         exchange.details = outcome.token;
         exchange.flags = if cause.exhausted { with_retries_exhausted(outcome.flags) } else { outcome.flags };
         exchange.transport_failure = cause.detail.or(exchange.transport_failure.take());
         let answer = self.refusal.answer(cause.failure);
-        self.local_answer(exchange, answer)
+        self.local_answer(exchange, answer, edits)
     }
 
     /// What follows the head is HTTP.
@@ -200,8 +216,7 @@ impl Stage<'_> {
         exchange.details = "direct_response";
         let mut answer = Answer::new(status);
         answer.set(http::header::LOCATION, location.as_bytes());
-        self.edit_answer(&exchange, taken, None, parts, answer.headers_mut());
-        self.local_answer(exchange, answer)
+        self.local_answer(exchange, answer, Some(Edits { taken, weighted: None, parts }))
     }
 
     fn respond(
@@ -216,11 +231,19 @@ impl Stage<'_> {
         if !direct.body.is_empty() {
             answer.set(http::header::CONTENT_TYPE, b"text/plain");
         }
-        self.edit_answer(&exchange, taken, None, parts, answer.headers_mut());
-        self.local_answer(exchange, answer)
+        self.local_answer(exchange, answer, Some(Edits { taken, weighted: None, parts }))
     }
 
-    fn local_answer(&self, mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
+    fn local_answer(
+        &self,
+        mut exchange: Exchange,
+        mut answer: Answer,
+        edits: Option<Edits<'_>>,
+    ) -> Response<AnswerBody> {
+        exchange.status = answer.status();
+        if let Some(edits) = edits {
+            self.edit_answer(&exchange, &edits, answer.headers_mut());
+        }
         let mut response = answer.into_response(self.http.manager.server_name.as_deref());
         exchange.edit_response(response.headers_mut());
         exchange.answered(response.status().as_u16(), response.headers());

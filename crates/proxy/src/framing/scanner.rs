@@ -236,6 +236,7 @@ impl Scanner {
                 match bytes.get(taken) {
                     None => self.go(At::Target { empty }, taken),
                     Some(b' ') if !empty => self.go(At::Version(0), taken + 1),
+                    Some(b'#') => Err(Rule::Target),
                     Some(&other) => Err(break_or(other, Rule::RequestLine)),
                 }
             }
@@ -458,7 +459,8 @@ fn break_or(byte: u8, rule: Rule) -> Rule {
 
 /// Bytes of names and methods (RFC 9110, 5.6.2).
 const TOKEN: u8 = 1;
-/// Bytes of a target: visible ones, and those above ASCII, which the URI parser judges.
+/// Bytes of a target: visible ones, and those above ASCII, which the URI parser judges. A fragment has no place in a
+/// request; the URI parser would drop it, and another party may not.
 const TARGET: u8 = 2;
 /// Bytes of a value: space, tab, visible ones, and those above ASCII.
 const VALUE: u8 = 4;
@@ -471,7 +473,7 @@ const fn classes() -> [u8; 256] {
     while byte < 256 {
         let b = byte as u8;
         let is_visible = b > b' ' && b != 0x7f;
-        if is_visible {
+        if is_visible && b != b'#' {
             classes[byte] |= TARGET;
         }
         if is_visible || b == b' ' || b == b'\t' {

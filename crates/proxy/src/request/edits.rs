@@ -23,6 +23,15 @@ impl Outbound {
     }
 }
 
+/// What the edits of an answer depend on.
+#[derive(Clone, Copy)]
+pub(super) struct Edits<'e> {
+    pub(super) taken: &'e RouteTaken,
+    pub(super) weighted: Option<&'e WeightedCluster>,
+    /// The request, for values that quote it.
+    pub(super) parts: &'e Parts,
+}
+
 impl Stage<'_> {
     /// Applies every level's edits to a request: the most specific level first, so that the least specific has the last
     /// word, or the other way round where the table says so.
@@ -52,16 +61,9 @@ impl Stage<'_> {
         }
     }
 
-    /// Applies every level's edits to an answer.
-    pub(super) fn edit_answer(
-        &self,
-        exchange: &Exchange,
-        taken: &RouteTaken,
-        cluster: Option<&WeightedCluster>,
-        parts: &Parts,
-        headers: &mut HeaderMap,
-    ) {
-        let levels = levels(taken, cluster).map(|l| l.map(|l| l.1));
+    /// Applies every level's edits to an answer, an endpoint's or our own.
+    pub(super) fn edit_answer(&self, exchange: &Exchange, on: &Edits<'_>, headers: &mut HeaderMap) {
+        let levels = levels(on.taken, on.weighted).map(|l| l.map(|l| l.1));
         for edits in levels.into_iter().flatten().filter(|e| !e.is_empty()) {
             for name in &edits.remove {
                 headers.remove(name);
@@ -69,7 +71,7 @@ impl Stage<'_> {
             for edit in &edits.add {
                 let value = match edit.value.as_literal() {
                     Some(text) => HeaderValue::from_str(text).ok(),
-                    None => filled(&edit.value, exchange, &self.head.view(parts), Some(headers)),
+                    None => filled(&edit.value, exchange, &self.head.view(on.parts), Some(headers)),
                 };
                 apply(edit, value, headers, None);
             }
@@ -78,7 +80,7 @@ impl Stage<'_> {
 }
 
 /// Edits to the request and to the answer, level by level.
-fn levels<'t>(
+pub(super) fn levels<'t>(
     taken: &'t RouteTaken,
     cluster: Option<&'t WeightedCluster>,
 ) -> [Option<(&'t HeaderEdits, &'t HeaderEdits)>; 4] {

@@ -1,7 +1,7 @@
 //! Sending a request on: the cluster, the edits and rewrites, the tries, and the answer on its way back.
 
 use super::answer::AnswerBody;
-use super::edits::Outbound;
+use super::edits::{Edits, Outbound};
 use super::tries::{Exchanged, Message, Tries, UpstreamBody, deadline_of};
 use super::{Cause, Stage};
 use crate::failure::Failure;
@@ -30,6 +30,23 @@ pub(super) struct Plan<'p> {
     pub(super) cluster: &'p Arc<ClusterState>,
 }
 
+impl Plan<'_> {
+    /// What the edits of the answer to `parts` depend on.
+    pub(super) fn edits<'e>(&'e self, parts: &'e Parts) -> Edits<'e> {
+        Edits { taken: self.taken, weighted: self.weighted, parts }
+    }
+}
+
+impl Plan<'_> {
+    /// Whether an edit of the answer may look at the request.
+    pub(super) fn answer_needs_request(&self) -> bool {
+        levels(self.taken, self.weighted)
+            .into_iter()
+            .flatten()
+            .any(|(_, answer)| answer.add.iter().any(|edit| edit.value.as_literal().is_none()))
+    }
+}
+
 impl Stage<'_> {
     pub(super) async fn forward(
         &self,
@@ -42,7 +59,8 @@ impl Stage<'_> {
         let weighted = forward.target.pick_weighted(self.context.local.random());
         let name = cluster_name(&forward.target, weighted, &parts.headers);
         let Some(cluster) = self.snapshot.clusters.get(&*name) else {
-            return self.cluster_missing(exchange, forward, &name);
+            let edits = Edits { taken, weighted, parts: &parts };
+            return self.cluster_missing(exchange, forward, &name, edits);
         };
         exchange.cluster = Some(cluster.config.clone());
         // Whether the peer is told who we are depends on the cluster.
@@ -79,7 +97,10 @@ impl Stage<'_> {
         exchange.bytes_received = tally.bytes.get();
         exchange.request_end = tally.ended.get();
         match outcome {
-            Err(cause) => self.refuse(exchange, cause),
+            Err(cause) => {
+                let edits = Edits { taken, weighted, parts: tries.into_parts() };
+                self.refuse_on_route(exchange, cause, edits)
+            }
             Ok(answered) => {
                 let parts = tries.into_parts();
                 let Exchanged { response, lease } = answered;
@@ -99,9 +120,15 @@ impl Stage<'_> {
         }
     }
 
-    fn cluster_missing(&self, exchange: Exchange, forward: &Forward, name: &str) -> Response<AnswerBody> {
+    fn cluster_missing(
+        &self,
+        exchange: Exchange,
+        forward: &Forward,
+        name: &str,
+        edits: Edits<'_>,
+    ) -> Response<AnswerBody> {
         let cause = Cause::new(Failure::ClusterMissing, format!("cluster `{name}` is not known"));
-        let mut response = self.refuse(exchange, cause);
+        let mut response = self.refuse_on_route(exchange, cause, edits);
         if let Ok(status) = StatusCode::from_u16(forward.cluster_not_found_status) {
             *response.status_mut() = status;
         }
@@ -161,18 +188,33 @@ impl Stage<'_> {
         headers: &mut HeaderMap,
         status: StatusCode,
     ) {
-        for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING] {
-            headers.remove(name);
-        }
-        if status != StatusCode::SWITCHING_PROTOCOLS {
-            headers.remove(UPGRADE);
-        }
+        drop_hop_by_hop(headers, status);
         exchange.edit_response(headers);
-        self.edit_answer(exchange, plan.taken, plan.weighted, parts, headers);
+        exchange.status = status.as_u16();
+        self.edit_answer(exchange, &plan.edits(parts), headers);
         if let Some(Ok(server)) = self.http.manager.server_name.as_deref().map(HeaderValue::from_str) {
             headers.insert(SERVER, server);
         }
         exchange.answered(status.as_u16(), headers);
+    }
+}
+
+/// Drops what ends here (RFC 9110, 7.6.1). Most answers have none of it: one pass tells.
+fn drop_hop_by_hop(headers: &mut HeaderMap, status: StatusCode) {
+    let ends_here = |name: &HeaderName| {
+        matches!(
+            name.as_str(),
+            "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade"
+        )
+    };
+    if !headers.keys().any(ends_here) {
+        return;
+    }
+    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING] {
+        headers.remove(name);
+    }
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        headers.remove(UPGRADE);
     }
 }
 

@@ -38,7 +38,7 @@ impl Stage<'_> {
         let Some((protocol, client)) = upgrade else {
             // Nobody asked for a switch.
             let cause = Cause::new(Failure::UpstreamProtocol, "unasked switch of protocols");
-            return self.refuse(exchange, cause);
+            return self.refuse_on_route(exchange, cause, plan.edits(parts));
         };
         let status = response.status();
         let mut headers = response.headers().clone();
@@ -77,16 +77,17 @@ impl Stage<'_> {
         let client = parts.extensions.remove::<OnUpgrade>();
         let (Some(true), Some(client)) = (granted.map(|g| g.terminate_connect), client) else {
             let cause = Cause::new(Failure::UpgradeNotAllowed, "CONNECT is not allowed on this route");
-            return self.refuse(exchange, cause);
+            return self.refuse_on_route(exchange, cause, plan.edits(parts));
         };
         let (connected, endpoint) = match self.connect_some(&mut exchange, plan).await {
             Ok(connected) => connected,
-            Err(cause) => return self.refuse(exchange, cause),
+            Err(cause) => return self.refuse_on_route(exchange, cause, plan.edits(parts)),
         };
         exchange.details = "via_upstream";
         exchange.response_start = Some(Instant::now());
         let mut answer = Answer::new(200);
-        self.edit_answer(&exchange, plan.taken, plan.weighted, parts, answer.headers_mut());
+        exchange.status = 200;
+        self.edit_answer(&exchange, &plan.edits(parts), answer.headers_mut());
         let mut response = answer.into_response(self.http.manager.server_name.as_deref());
         exchange.edit_response(response.headers_mut());
         exchange.answered(200, response.headers());
