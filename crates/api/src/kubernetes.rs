@@ -165,12 +165,30 @@ message! {
 }
 
 message! {
-    /// A variable of a container's environment. `valueFrom` is not read.
+    /// A variable of a container's environment.
     pub struct EnvironmentVariable {
         /// Its name.
         pub name: String,
         /// Its value.
         pub value: String,
+        /// Where its value comes from instead.
+        pub value_from: Option<EnvironmentSource>,
+    }
+}
+
+message! {
+    /// Where the value of a variable comes from. Secrets and ConfigMaps are not read.
+    pub struct EnvironmentSource {
+        /// A field of the pod.
+        pub field_ref: Option<FieldReference>,
+    }
+}
+
+message! {
+    /// A field of the pod.
+    pub struct FieldReference {
+        /// `metadata.name`, `metadata.namespace`, `metadata.labels['app']`, `spec.serviceAccountName`, `status.podIP`...
+        pub field_path: String,
     }
 }
 

@@ -119,7 +119,10 @@ impl Up {
     /// Everything that can fail before the first process runs, does so here.
     fn prepare(&self, plan: &plan::Plan, printer: output::Printer) -> Result<context::Context, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let home = self.folder.canonicalize().map_err(|e| format!("{}: {e}", self.folder.display()))?;
+        let mut home = self.folder.canonicalize().map_err(|e| format!("{}: {e}", self.folder.display()))?;
+        if !home.is_dir() {
+            home.pop();
+        }
         let ieum = std::env::current_exe().map_err(|e| format!("cannot find our own program: {e}"))?;
         let state_home = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
         let state_path = self
@@ -134,13 +137,7 @@ impl Up {
         let seed = state.root().display().to_string();
         let addresses = addresses::Addresses::claim(&seed).map_err(|e| text(&e))?;
         for (template, port) in plan.workloads.values().flat_map(|w| ports_of(&w.template)) {
-            if !addresses.is_port_free(port) {
-                return Err(format!(
-                    "port {port} is in use on all addresses of this machine, and {template} needs it on one of its \
-                     own; stop what listens there (`ss -ltnp 'sport = :{port}'` tells), or let it listen on one \
-                     address only"
-                ));
-            }
+            addresses.try_port(port).map_err(|error| unavailable(port, template, &error))?;
         }
         Ok(context::Context {
             folder: self.folder.clone(),
@@ -153,6 +150,21 @@ impl Up {
             certificate_lifetime: plan.certificate_lifetime,
             closing: CancellationToken::new(),
         })
+    }
+}
+
+/// Why a replica of `workload` cannot listen on `port`, and what to do.
+fn unavailable(port: u16, workload: &str, error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => format!(
+            "port {port} is in use on all addresses of this machine, and {workload} needs it on one of its own; stop \
+             what listens there (`ss -ltnp 'sport = :{port}'` tells), or let it listen on one address only"
+        ),
+        std::io::ErrorKind::PermissionDenied => format!(
+            "port {port} of {workload} needs privileges here; write a containerPort and targetPort of 1024 or more, or \
+             allow it: `sysctl net.ipv4.ip_unprivileged_port_start={port}`"
+        ),
+        _ => format!("port {port} of {workload} cannot be listened on: {error}"),
     }
 }
 

@@ -118,9 +118,9 @@ impl Addresses {
         self.ports.remove(&port);
     }
 
-    /// Whether a replica could listen on `port`: nobody has it on all addresses.
-    pub(super) fn is_port_free(&self, port: u16) -> bool {
-        is_free(SocketAddr::from((Ipv4Addr::new(127, self.block, 255, 253), port)))
+    /// Whether a replica could listen on `port`: nobody has it on all addresses, and one may.
+    pub(super) fn try_port(&self, port: u16) -> io::Result<()> {
+        TcpListener::bind((Ipv4Addr::new(127, self.block, 255, 253), port)).map(drop)
     }
 }
 
@@ -173,6 +173,7 @@ mod tests {
     fn a_port_taken_on_all_addresses_is_not_free_for_replicas() {
         let addresses = Addresses::claim("wildcard").unwrap();
         let everywhere = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-        assert!(!addresses.is_port_free(everywhere.local_addr().unwrap().port()));
+        let refused = addresses.try_port(everywhere.local_addr().unwrap().port()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -1,7 +1,7 @@
 //! What shall run: from the resources in force to workloads, their processes and the gateways. Pure; what a resource
 //! lacks for it becomes a diagnostic and takes nothing else with it. Where and when things run is decided elsewhere.
 
-use api::kubernetes::{Container, Deployment, Transport};
+use api::kubernetes::{Container, Deployment, EnvironmentVariable, Transport};
 use api::local_mesh::{GatewayProxy, LocalMesh};
 use api::networking::StringMatch;
 use api::{Diagnostic, IntOrString, Object, Spec, wildcard};
@@ -60,9 +60,18 @@ pub(super) struct Program {
     pub(super) name: String,
     /// Program and arguments, references not yet expanded.
     pub(super) command: Vec<String>,
-    /// The container's own environment, in order, references not yet expanded.
-    pub(super) environment: Vec<(String, String)>,
+    /// The container's own environment, in order.
+    pub(super) environment: Vec<(String, Setting)>,
     pub(super) ports: Vec<Port>,
+}
+
+/// What a variable is set to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Setting {
+    /// Text, references not yet expanded.
+    Text(String),
+    /// A field of the pod: `status.podIP`.
+    Field(String),
 }
 
 /// A port that a container is known to listen on.
@@ -278,12 +287,21 @@ impl World<'_> {
     }
 }
 
+/// What a variable is set to; nothing when its value comes from a Secret or a ConfigMap, which are not read.
+fn setting(variable: &EnvironmentVariable) -> Option<(String, Setting)> {
+    let setting = match &variable.value_from {
+        None => Setting::Text(variable.value.clone()),
+        Some(source) => Setting::Field(source.field_ref.as_ref()?.field_path.clone()),
+    };
+    Some((variable.name.clone(), setting))
+}
+
 fn program(container: &Container, command: &[String]) -> Program {
     let tcp = container.ports.iter().filter(|port| port.protocol == Transport::Tcp);
     Program {
         name: container.name.clone(),
         command: command.to_vec(),
-        environment: container.env.iter().map(|v| (v.name.clone(), v.value.clone())).collect(),
+        environment: container.env.iter().filter_map(setting).collect(),
         ports: tcp.map(|port| Port { number: port.container_port, name: port.name.clone() }).collect(),
     }
 }

@@ -3,7 +3,7 @@
 
 use super::bootstrap::{APPLICATION_PORTS, OUTBOUND_PORT, application_ports};
 use super::expand::Variables;
-use super::plan::{Program, Proxy, Template};
+use super::plan::{Program, Proxy, Setting, Template};
 use serde_json::{Map, Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -70,11 +70,29 @@ impl Pod {
         }
         // Set before, for the container's own variables to refer to, and after, because one of them may say `PORT: 8080`.
         self.set_ports(program, &mut variables);
-        for (name, value) in &program.environment {
-            variables.set_expanded(name, value);
+        for (name, setting) in &program.environment {
+            match setting {
+                Setting::Text(text) => variables.set_expanded(name, text),
+                Setting::Field(path) => variables.set(name, self.field(path).unwrap_or_default()),
+            }
         }
         self.set_ports(program, &mut variables);
         variables
+    }
+
+    /// A field of the pod, as `fieldRef` names it.
+    fn field(&self, path: &str) -> Option<String> {
+        let Template { namespace, service_account, labels, .. } = &*self.template;
+        let label = path.strip_prefix("metadata.labels['").and_then(|rest| rest.strip_suffix("']"));
+        match path {
+            "metadata.name" => Some(self.name.clone()),
+            "metadata.namespace" => Some(namespace.clone()),
+            "spec.serviceAccountName" => Some(service_account.clone()),
+            "status.podIP" | "status.podIPs" => Some(self.address.to_string()),
+            "status.hostIP" | "status.hostIPs" => Some("127.0.0.1".to_owned()),
+            "spec.nodeName" => Some("localhost".to_owned()),
+            _ => labels.get(label?).cloned(),
+        }
     }
 
     /// `HOST`, `PORT` for the first port, and each by number and name: `PORT_9080`, `PORT_HTTP_WEB`.
@@ -136,7 +154,13 @@ mod tests {
         let program = Program {
             name: "main".to_owned(),
             command: vec!["server".to_owned(), "--port=$(PORT)".to_owned()],
-            environment: environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+            environment: environment
+                .iter()
+                .map(|(name, value)| match value.strip_prefix("field ") {
+                    Some(path) => ((*name).to_owned(), Setting::Field(path.to_owned())),
+                    None => ((*name).to_owned(), Setting::Text((*value).to_owned())),
+                })
+                .collect(),
             ports: vec![port(9080, "http-web"), port(7070, "")],
         };
         let ports = match sidecar {
@@ -161,8 +185,19 @@ mod tests {
 
     #[test]
     fn an_application_is_told_where_to_listen_and_how_to_reach_the_mesh() {
-        let pod =
-            pod(Proxy::Own, &[("URL", "http://$(HOST):$(PORT_7070)/"), ("PORT", "8080"), ("no_proxy", "x")]);
+        let pod = pod(
+            Proxy::Own,
+            &[
+                ("URL", "http://$(HOST):$(PORT_7070)/"),
+                ("PORT", "8080"),
+                ("no_proxy", "x"),
+                ("APP", "field metadata.labels['app']"),
+                ("WHERE", "$(IP)"),
+                ("IP", "field status.podIP"),
+                ("ME", "$(APP)@$(IP)"),
+                ("LOST", "field metadata.uid"),
+            ],
+        );
         let variables = pod.variables(&pod.template.programs[0]);
         for (name, expected) in [
             ("PORT", "20001"),
@@ -172,6 +207,9 @@ mod tests {
             ("URL", "http://127.0.0.1:20002/"),
             ("http_proxy", "http://127.20.0.5:15001"),
             ("no_proxy", "x"),
+            ("ME", "web@127.20.0.5"),
+            ("WHERE", "$(IP)"),
+            ("LOST", ""),
             ("NO_PROXY", "localhost,127.0.0.1,::1"),
             ("HOSTNAME", "web-v1-0"),
             ("POD_IP", "127.20.0.5"),

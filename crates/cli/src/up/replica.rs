@@ -230,8 +230,12 @@ impl Run {
     }
 
     async fn depart(&self, pod: &Pod, mut processes: Vec<Process>) {
-        self.withdraw(pod);
-        if pod.is_meshed() && !self.context.closing.is_cancelled() {
+        // When everything stops nobody needs to be told.
+        let is_closing = self.context.closing.is_cancelled();
+        if !is_closing {
+            self.withdraw(pod);
+        }
+        if pod.is_meshed() && !is_closing {
             self.pause(FAREWELL).await;
             probe::status(admin_address(pod), "POST", "/drain_listeners?graceful").await;
             self.pause(DRAIN).await;
