@@ -2,6 +2,7 @@
 connections to the backend open and counts requests. Access logs are off unless a profile asks for them."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ from . import envoy_config as envoy
 from .process import Process, fetch, free_port, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-IEUM = ROOT / "target" / "release" / "ieum"
+IEUM = Path(os.environ.get("IEUM", ROOT / "target" / "release" / "ieum"))
 ENVOY = ROOT / ".peers" / "venv" / "bin" / "envoy"
 
 

@@ -1,7 +1,7 @@
 //! Sending a request on: the cluster, the edits and rewrites, the tries, and the answer on its way back.
 
 use super::answer::AnswerBody;
-use super::edits::{Edits, Outbound};
+use super::edits::{self, Edits, Outbound};
 use super::tries::{Exchanged, Message, Tries, UpstreamBody, deadline_of};
 use super::{Cause, Stage};
 use crate::failure::Failure;
@@ -40,7 +40,7 @@ impl Plan<'_> {
 impl Plan<'_> {
     /// Whether an edit of the answer may look at the request.
     pub(super) fn answer_needs_request(&self) -> bool {
-        levels(self.taken, self.weighted)
+        edits::levels(self.taken, self.weighted)
             .into_iter()
             .flatten()
             .any(|(_, answer)| answer.add.iter().any(|edit| edit.value.as_literal().is_none()))

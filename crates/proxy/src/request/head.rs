@@ -4,12 +4,13 @@
 use super::answer::REQUEST_ID;
 use crate::failure::Failure;
 use crate::record::ConnectionRecord;
-use http::header::{CONNECTION, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use model::header::RequestHead;
 use model::listener::HttpConnectionManager;
 use model::route::Redirect;
+use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -32,6 +33,44 @@ const HOP_BY_HOP: [&str; 11] = [
     "proxy-authenticate",
     "proxy-authorization",
 ];
+
+/// Which of the headers that this stage acts on are there: found in one pass, so that those that are absent, which most
+/// are, cost no lookup each.
+#[derive(Default)]
+struct Present {
+    connection: bool,
+    upgrade: bool,
+    te: bool,
+    expect: bool,
+    dropped: bool,
+    forwarded_for: bool,
+    forwarded_proto: bool,
+    request_id: bool,
+    cookie: bool,
+}
+
+impl Present {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut present = Self::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "connection" => present.connection = true,
+                "upgrade" => present.upgrade = true,
+                "te" => present.te = true,
+                "expect" => present.expect = true,
+                "keep-alive" | "proxy-connection" | "transfer-encoding" | "http2-settings" => {
+                    present.dropped = true;
+                }
+                "x-forwarded-for" => present.forwarded_for = true,
+                "x-forwarded-proto" => present.forwarded_proto = true,
+                "x-request-id" => present.request_id = true,
+                "cookie" => present.cookie = true,
+                _ => {}
+            }
+        }
+        present
+    }
+}
 
 /// What is known of a request's head beside its headers.
 pub(super) struct Head {
@@ -58,27 +97,39 @@ impl Head {
         connection: &ConnectionRecord,
         random: impl Fn() -> u64,
     ) -> (Self, Option<Failure>) {
-        let client = client_address(&parts.headers, manager, connection.remote);
+        let present = Present::of(&parts.headers);
+        let client = match present.forwarded_for {
+            true => client_address(&parts.headers, manager, connection.remote),
+            false => connection.remote,
+        };
         let is_external = manager.edge && !manager.keep_request_id && !is_private(connection.remote.ip());
-        let scheme = forwarded_scheme(&mut parts.headers, manager, connection);
+        let scheme = forwarded_scheme(&mut parts.headers, &present, manager, connection);
+        if parts.version == Version::HTTP_2 && present.cookie {
+            join_cookies(&mut parts.headers);
+        }
         let mut head = Self {
             authority: authority(parts),
             target: parts.uri.path_and_query().map_or("", |p| p.as_str()).into(),
             path_length: parts.uri.path().len(),
             scheme,
-            id: request_id(&mut parts.headers, is_external, random),
+            id: request_id(&mut parts.headers, present.request_id && !is_external, random),
             client,
             upgrade: None,
         };
-        let refused = head.make_canonical(parts, manager).err();
+        let refused = head.make_canonical(parts, &present, manager).err();
         if refused.is_none() && manager.edge {
-            append_forwarded_for(&mut parts.headers, connection.remote.ip());
+            append_forwarded_for(&mut parts.headers, present.forwarded_for, connection.remote.ip());
         }
         (head, refused)
     }
 
-    fn make_canonical(&mut self, parts: &mut Parts, manager: &HttpConnectionManager) -> Result<(), Failure> {
-        self.upgrade = drop_hop_by_hop(&mut parts.headers, parts.version)?;
+    fn make_canonical(
+        &mut self,
+        parts: &mut Parts,
+        present: &Present,
+        manager: &HttpConnectionManager,
+    ) -> Result<(), Failure> {
+        self.upgrade = drop_hop_by_hop(&mut parts.headers, present, parts.version)?;
         if parts.method == Method::CONNECT {
             self.target = "".into();
             self.path_length = 0;
@@ -139,7 +190,41 @@ fn authority(parts: &mut Parts) -> Box<str> {
 
 /// Drops what ends here and returns the protocol of a proper upgrade request. A `Connection` that names an end-to-end
 /// header could strip what a later hop relies on, and is refused.
-fn drop_hop_by_hop(headers: &mut HeaderMap, version: Version) -> Result<Option<HeaderValue>, Failure> {
+fn drop_hop_by_hop(
+    headers: &mut HeaderMap,
+    present: &Present,
+    version: Version,
+) -> Result<Option<HeaderValue>, Failure> {
+    let wants_upgrade = present.connection && connection_names_upgrade(headers)?;
+    if present.connection {
+        headers.remove(CONNECTION);
+    }
+    let upgrade = match present.upgrade {
+        true => headers.remove(UPGRADE).filter(|_| wants_upgrade && version == Version::HTTP_11),
+        false => None,
+    };
+    if present.dropped {
+        for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, HTTP2_SETTINGS] {
+            headers.remove(name);
+        }
+    }
+    if present.expect {
+        // It was answered here.
+        headers.remove(EXPECT);
+    }
+    if present.te {
+        // gRPC asks for trailers; nothing else that TE can say passes a hop.
+        let wants_trailers =
+            headers.get_all(TE).iter().any(|v| v.as_bytes().eq_ignore_ascii_case(b"trailers"));
+        headers.remove(TE);
+        if wants_trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+    }
+    Ok(upgrade)
+}
+
+fn connection_names_upgrade(headers: &HeaderMap) -> Result<bool, Failure> {
     let mut wants_upgrade = false;
     for value in headers.get_all(CONNECTION) {
         let tokens = value.to_str().map_err(|_| Failure::BadRequest)?;
@@ -150,20 +235,7 @@ fn drop_hop_by_hop(headers: &mut HeaderMap, version: Version) -> Result<Option<H
             wants_upgrade |= token.eq_ignore_ascii_case("upgrade");
         }
     }
-    let upgrade = headers.remove(UPGRADE).filter(|_| wants_upgrade && version == Version::HTTP_11);
-    headers.remove(CONNECTION);
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(HTTP2_SETTINGS);
-    // It was answered here.
-    headers.remove(EXPECT);
-    // gRPC asks for trailers; nothing else that TE can say passes a hop.
-    let wants_trailers = headers.get_all(TE).iter().any(|v| v.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    if headers.remove(TE).is_some() && wants_trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-    Ok(upgrade)
+    Ok(wants_upgrade)
 }
 
 /// The client, as trusted hops tell: an edge counts back from its own peer, others believe the last entry.
@@ -181,11 +253,12 @@ fn client_address(headers: &HeaderMap, manager: &HttpConnectionManager, remote: 
 /// The scheme that the client used, from trusted hops where there are any; written into `x-forwarded-proto`.
 fn forwarded_scheme(
     headers: &mut HeaderMap,
+    present: &Present,
     manager: &HttpConnectionManager,
     connection: &ConnectionRecord,
 ) -> &'static str {
     let own = if connection.tls_version.is_some() { "https" } else { "http" };
-    let believes = !manager.edge || manager.trusted_hops > 0;
+    let believes = present.forwarded_proto && (!manager.edge || manager.trusted_hops > 0);
     let told = headers.get(FORWARDED_PROTO).filter(|_| believes).and_then(|v| match v.as_bytes() {
         b"https" => Some("https"),
         b"http" => Some("http"),
@@ -198,50 +271,79 @@ fn forwarded_scheme(
     scheme
 }
 
-fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
-    let mut all = String::new();
-    for value in headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()) {
-        all.push_str(value);
-        all.push(',');
+/// HTTP/2 sends cookies in crumbs; what comes after it may not know how to put them together (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
     }
-    all.push_str(&peer.to_string());
+}
+
+fn append_forwarded_for(headers: &mut HeaderMap, is_there: bool, peer: IpAddr) {
+    let mut all = String::new();
+    if is_there {
+        for value in headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()) {
+            all.push_str(value);
+            all.push(',');
+        }
+    }
+    // Writing into a string does not fail.
+    let _ = write!(all, "{peer}");
     if let Ok(value) = HeaderValue::from_str(&all) {
         headers.insert(FORWARDED_FOR, value);
     }
 }
 
-/// The id that came with the request, unless it came from outside; a new one (UUID version 4) otherwise.
-fn request_id(headers: &mut HeaderMap, is_external: bool, random: impl Fn() -> u64) -> Box<str> {
-    let given = headers.get(REQUEST_ID).filter(|_| !is_external).and_then(|v| v.to_str().ok());
-    if let Some(given) = given.filter(|g| !g.is_empty() && g.len() <= 128) {
-        return given.into();
+/// The id that came with the request where that counts; a new one (UUID version 4) otherwise.
+fn request_id(headers: &mut HeaderMap, keeps: bool, random: impl Fn() -> u64) -> Box<str> {
+    if keeps {
+        let given = headers.get(REQUEST_ID).and_then(|v| v.to_str().ok());
+        if let Some(given) = given.filter(|g| !g.is_empty() && g.len() <= 128) {
+            return given.into();
+        }
     }
-    let id = uuid(random(), random());
-    if let Ok(value) = HeaderValue::from_str(&id) {
+    let digits = uuid(random(), random());
+    let id = String::from_utf8_lossy(&digits).into_owned();
+    if let Ok(value) = HeaderValue::from_bytes(&digits) {
         headers.insert(REQUEST_ID, value);
     }
-    id
+    id.into()
 }
 
-fn uuid(high: u64, low: u64) -> Box<str> {
+/// RFC 9562, 5.4, from 128 random bits.
+fn uuid(high: u64, low: u64) -> [u8; 36] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    const DASHES: [usize; 4] = [8, 13, 18, 23];
     let high = (high & !0xf000) | 0x4000;
     let low = (low & !(0b11 << 62)) | (0b10 << 62);
-    let mut text = String::with_capacity(36);
-    for nibble in 0..32u32 {
-        let word = if nibble < 16 { high } else { low };
-        let digit = (word >> (60 - 4 * (nibble % 16))) & 0xf;
-        if matches!(nibble, 8 | 12 | 16 | 20) {
-            text.push('-');
+    let bits = (u128::from(high) << 64) | u128::from(low);
+    let mut text = [b'-'; 36];
+    let mut shift = 128;
+    for (at, place) in text.iter_mut().enumerate() {
+        if !DASHES.contains(&at) {
+            shift -= 4;
+            *place = DIGITS[((bits >> shift) & 0xf) as usize];
         }
-        text.push(DIGITS.get(digit as usize).copied().unwrap_or(b'0') as char);
     }
-    text.into()
+    text
 }
 
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_uuid_of_version_4() {
+        let text = String::from_utf8_lossy(&uuid(0x0123_4567_89ab_cdef, u64::MAX)).into_owned();
+        assert_eq!(text, "01234567-89ab-4def-bfff-ffffffffffff");
     }
 }

@@ -49,6 +49,8 @@ pub(super) struct Tries<'t> {
     policy: Option<&'t RetryPolicy>,
     message: Message<'t>,
     replay: Replay,
+    /// The request's headers are looked at after a try, and copied for it; else the try takes them.
+    needs_head_again: bool,
     tried: Vec<u64>,
 }
 
@@ -72,7 +74,8 @@ impl<'t> Tries<'t> {
         if policy.is_none() {
             replay.stop_keeping();
         }
-        Self { stage, plan, policy, message, replay, tried: Vec::new() }
+        let needs_head_again = policy.is_some() || plan.answer_needs_request();
+        Self { stage, plan, policy, message, replay, needs_head_again, tried: Vec::new() }
     }
 
     pub(super) fn into_parts(self) -> &'t Parts {
@@ -135,7 +138,12 @@ impl<'t> Tries<'t> {
             }
             let request = self.request(&endpoint, lease.is_http2(), exchange.attempts)?;
             match lease.send(request).await {
-                Sent::NotSent(_) if lease.reused && stale < STALE_LIMIT => stale += 1,
+                Sent::NotSent(request) if lease.reused && stale < STALE_LIMIT => {
+                    stale += 1;
+                    if !self.needs_head_again {
+                        self.message.parts.headers = request.into_parts().0.headers;
+                    }
+                }
                 Sent::NotSent(_) => {
                     let detail = Some(format!(
                         "{}: the connection closed before it took the request",
@@ -183,7 +191,9 @@ impl<'t> Tries<'t> {
         };
         match self.plan.cluster.pick_avoiding(random, avoid, picks) {
             Some(endpoint) => {
-                self.tried.push(endpoint.id);
+                if self.policy.is_some() {
+                    self.tried.push(endpoint.id);
+                }
                 Ok(endpoint.clone())
             }
             None => {
@@ -219,11 +229,15 @@ impl<'t> Tries<'t> {
     }
 
     fn request(
-        &self,
+        &mut self,
         endpoint: &EndpointState,
         is_http2: bool,
         attempt: u32,
     ) -> Result<Request<Outgoing>, TryFailed> {
+        let mut headers = match self.needs_head_again {
+            true => self.message.parts.headers.clone(),
+            false => std::mem::take(&mut self.message.parts.headers),
+        };
         let message = &self.message;
         let own_name = endpoint_host(endpoint).filter(|_| message.host_from_endpoint);
         let authority = own_name.unwrap_or(&message.out.authority);
@@ -233,7 +247,6 @@ impl<'t> Tries<'t> {
             retry: false,
         };
         let target = PathAndQuery::try_from(message.out.target.as_str()).map_err(|_| unusable("the path"))?;
-        let mut headers = message.parts.headers.clone();
         let uri = if is_http2 {
             let mut uri = http::uri::Parts::default();
             uri.scheme = Some(if message.scheme_is_https(self.stage) { Scheme::HTTPS } else { Scheme::HTTP });
