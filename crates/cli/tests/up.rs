@@ -39,7 +39,7 @@ async fn until_version(client: &mut Client, wanted: u8) -> Duration {
 #[tokio::test]
 async fn the_page_is_there_and_traffic_follows_the_rules() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let mut mesh = Mesh::start(&[]);
+    let mut mesh = Mesh::start();
     let mut client = Client::new(&mesh.gateway());
     let (status, page) = client.get("/productpage", None).await.unwrap();
     assert_eq!(status, 200, "{page}");
@@ -71,7 +71,7 @@ async fn the_page_is_there_and_traffic_follows_the_rules() {
 #[tokio::test]
 async fn an_edit_applies_within_a_second_and_no_request_fails() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let mesh = Mesh::start(&[]);
+    let mesh = Mesh::start();
     let mut client = Client::new(&mesh.gateway());
     let load = Load::start(&mesh.gateway(), None);
     for (subset, number) in [("v3", 3), ("v2", 2), ("v1", 1)] {
@@ -105,7 +105,7 @@ async fn an_edit_applies_within_a_second_and_no_request_fails() {
 #[tokio::test]
 async fn replicas_come_go_and_are_replaced_without_a_failed_request() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let mesh = Mesh::start(&[]);
+    let mesh = Mesh::start();
     mesh.save(RULE, &everyone_to("v1"));
     let mut client = Client::new(&mesh.gateway());
     until_version(&mut client, 1).await;
@@ -146,7 +146,7 @@ async fn replicas_come_go_and_are_replaced_without_a_failed_request() {
 #[tokio::test]
 async fn a_killed_process_takes_only_its_own_requests_along_and_comes_back() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let mut mesh = Mesh::start(&[]);
+    let mut mesh = Mesh::start();
     let gateway = mesh.gateway();
 
     let load = Load::start(&gateway, None);
@@ -217,10 +217,49 @@ fn openssl(arguments: &[&str]) -> (bool, String) {
     (output.status.success(), text)
 }
 
+/// What `openssl x509` says of the certificate that a server showed.
+fn certificate(shown: &str, what: &[&str]) -> String {
+    let begin =
+        shown.find("-----BEGIN CERTIFICATE-----").unwrap_or_else(|| panic!("no certificate: {shown}"));
+    let mut x509 = Command::new("openssl")
+        .args(["x509", "-noout"])
+        .args(what)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    x509.stdin.take().unwrap().write_all(&shown.as_bytes()[begin..]).unwrap();
+    String::from_utf8(x509.wait_with_output().unwrap().stdout).unwrap()
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_without_a_failed_request() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let mesh = Mesh::start_changed(|folder| {
+        let path = folder.join("ieum.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, text.replace("spec:\n", "spec:\n  certificates: {lifetime: 10s}\n")).unwrap();
+    });
+    let address = mesh.workload("reviews-v1")["address"].as_str().unwrap().to_owned() + ":9080";
+    let serial = || certificate(&openssl(&["-connect", &address, "-ign_eof"]).1, &["-serial"]);
+    let load = Load::start(&mesh.gateway(), None);
+    let start = Instant::now();
+    let mut serials = vec![serial()];
+    while serials.len() < 4 {
+        load.go_on(20).await;
+        let now = serial();
+        if serials.last() != Some(&now) {
+            serials.push(now);
+        }
+        assert!(start.elapsed() < BOUND, "renewed at half of 10 s: {serials:?}");
+    }
+    assert_eq!(load.failures().await, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn workloads_show_their_identity_and_refuse_strangers() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let mesh = Mesh::start(&[]);
+    let mesh = Mesh::start();
     let address = mesh.workload("details-v1")["address"].as_str().unwrap().to_owned() + ":9080";
 
     let (_, shown) = openssl(&["-connect", &address, "-showcerts", "-ign_eof"]);

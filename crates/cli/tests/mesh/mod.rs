@@ -38,8 +38,13 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
-    /// Starts the bookstore, with further arguments.
-    pub(crate) fn start(arguments: &[&str]) -> Self {
+    /// Starts the bookstore.
+    pub(crate) fn start() -> Self {
+        Self::start_changed(|_| ())
+    }
+
+    /// Starts the bookstore after a change of its folder.
+    pub(crate) fn start_changed(change: impl FnOnce(&Path)) -> Self {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("bookinfo");
         std::fs::create_dir(&folder).unwrap();
@@ -48,14 +53,14 @@ impl Mesh {
             let file = file.unwrap();
             std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
         }
-        Self::start_in(place, folder, arguments)
+        change(&folder);
+        Self::start_in(place, folder)
     }
 
-    fn start_in(place: TempDir, folder: PathBuf, arguments: &[&str]) -> Self {
+    fn start_in(place: TempDir, folder: PathBuf) -> Self {
         let mut up = Command::new(env!("CARGO_BIN_EXE_ieum"))
             .args(["up", folder.to_str().unwrap(), "--json", "--port-base", "0"])
             .args(["--state-dir", place.path().join("state").to_str().unwrap()])
-            .args(arguments)
             .args(
                 std::env::var(PROXY_PROGRAM)
                     .iter()
