@@ -144,7 +144,7 @@ struct Stage<'s> {
 impl Stage<'_> {
     async fn routed(
         &self,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         parts: http::request::Parts,
         body: Incoming,
     ) -> Response<AnswerBody> {
@@ -174,18 +174,18 @@ impl Stage<'_> {
     }
 
     /// Refuses a request that no route took.
-    fn refuse(&self, exchange: Exchange, cause: Cause) -> Response<AnswerBody> {
+    fn refuse(&self, exchange: Box<Exchange>, cause: Cause) -> Response<AnswerBody> {
         self.refuse_with(exchange, cause, None)
     }
 
     /// Refuses a request on its route, whose edits the answer gets as any other.
-    fn refuse_on_route(&self, exchange: Exchange, cause: Cause, edits: Edits<'_>) -> Response<AnswerBody> {
+    fn refuse_on_route(&self, exchange: Box<Exchange>, cause: Cause, edits: Edits<'_>) -> Response<AnswerBody> {
         self.refuse_with(exchange, cause, Some(edits))
     }
 
     fn refuse_with(
         &self,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         cause: Cause,
         edits: Option<Edits<'_>>,
     ) -> Response<AnswerBody> {
@@ -207,7 +207,7 @@ impl Stage<'_> {
 
     fn redirect(
         &self,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         taken: &RouteTaken,
         parts: &http::request::Parts,
         status: u16,
@@ -221,7 +221,7 @@ impl Stage<'_> {
 
     fn respond(
         &self,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         taken: &RouteTaken,
         parts: &http::request::Parts,
         direct: &model::route::DirectResponse,
@@ -236,7 +236,7 @@ impl Stage<'_> {
 
     fn local_answer(
         &self,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         mut answer: Answer,
         edits: Option<Edits<'_>>,
     ) -> Response<AnswerBody> {

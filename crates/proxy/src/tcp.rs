@@ -18,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Endpoints tried for one connection.
 const TRIES: usize = 3;
+/// Picks made to find one that was not tried.
+const PICKS: u32 = 16;
 /// How often the bytes of a long connection are counted.
 const REPORT: Duration = Duration::from_secs(10);
 
@@ -64,7 +66,7 @@ pub(crate) async fn pass<IO>(
     }
 }
 
-fn end(mut exchange: Exchange, failure: Failure, why: Option<String>) {
+fn end(mut exchange: Box<Exchange>, failure: Failure, why: Option<String>) {
     let outcome = failure.outcome();
     exchange.details = outcome.token;
     exchange.flags = outcome.flags;
@@ -112,9 +114,11 @@ async fn connect_some(
     exchange: &mut Exchange,
 ) -> Result<(Connected, Active), (Failure, Option<String>)> {
     let mut tried = Vec::new();
+    // Those that failed count as busy until it is over: the least busy is another.
+    let mut failed = Vec::new();
     let mut last = (Failure::NoHealthyEndpoint, None);
     while tried.len() < TRIES {
-        let picked = cluster.pick_avoiding(local.random(), &tried, TRIES as u32);
+        let picked = cluster.pick_avoiding(local.random(), &tried, PICKS);
         let Some(endpoint) = picked.filter(|e| !tried.contains(&e.id)) else { break };
         tried.push(endpoint.id);
         exchange.attempts += 1;
@@ -134,6 +138,7 @@ async fn connect_some(
             Ok(connected) => return Ok((connected, active)),
             Err(error) => last = (error.failure(), Some(error.to_string())),
         }
+        failed.push(active);
     }
     Err(last)
 }

@@ -240,7 +240,7 @@ impl Exchange {
     }
 
     /// Its end: logs and metrics are written. The same happens when it is dropped.
-    pub fn finish(mut self) {
+    pub fn finish(mut self: Box<Self>) {
         self.finished = true;
         let end = Instant::now();
         self.count(end);
@@ -252,7 +252,7 @@ impl Exchange {
 }
 
 /// Hands a finished exchange to the thread that writes log lines.
-fn enqueue(telemetry: &Arc<Telemetry>, exchange: Exchange, end: Instant) {
+fn enqueue(telemetry: &Arc<Telemetry>, exchange: Box<Exchange>, end: Instant) {
     let writer = telemetry.writer();
     let queue = with_local(telemetry, |local| Arc::clone(local.queue.get_or_insert_with(|| writer.queue())));
     if let Some(queue) = queue {
@@ -266,7 +266,7 @@ impl Drop for Exchange {
             self.finished = true;
             let mut blank = Self::new(&self.recorder, &self.connection, None);
             blank.finished = true;
-            std::mem::replace(self, blank).finish();
+            Box::new(std::mem::replace(self, blank)).finish();
         }
     }
 }

@@ -62,12 +62,12 @@ impl Recorder {
         self: &Arc<Self>,
         connection: &Arc<ConnectionRecord>,
         request: &RequestRecord<'_>,
-    ) -> Exchange {
-        Exchange::new(self, connection, Some(request))
+    ) -> Box<Exchange> {
+        Box::new(Exchange::new(self, connection, Some(request)))
     }
 
     /// A connection came in whose bytes are passed on as they are.
-    pub fn begin_tcp(self: &Arc<Self>, connection: &Arc<ConnectionRecord>) -> Exchange {
-        Exchange::new(self, connection, None)
+    pub fn begin_tcp(self: &Arc<Self>, connection: &Arc<ConnectionRecord>) -> Box<Exchange> {
+        Box::new(Exchange::new(self, connection, None))
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// One finished request on an outbound listener.
-fn outbound_exchange(recorder: &Arc<Recorder>) -> Exchange {
+fn outbound_exchange(recorder: &Arc<Recorder>) -> Box<Exchange> {
     let sent = headers(&[("user-agent", "curl/8"), ("x-envoy-original-path", "/forged")]);
     let mut exchange = recorder.begin(&connection(None), &request(&sent));
     exchange.start_time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_772_337_906_007);

@@ -31,7 +31,7 @@ pub(super) struct Writer {
 
 /// Finished exchanges of one worker.
 #[derive(Default)]
-pub(super) struct Queue(Mutex<Vec<(Exchange, Instant)>>);
+pub(super) struct Queue(Mutex<Vec<(Box<Exchange>, Instant)>>);
 
 struct Shared {
     sinks: Arc<Sinks>,
@@ -85,7 +85,7 @@ impl Writer {
     }
 
     /// Puts an exchange that ended at `end` into the worker's queue.
-    pub(super) fn push(&self, queue: &Queue, exchange: Exchange, end: Instant) {
+    pub(super) fn push(&self, queue: &Queue, exchange: Box<Exchange>, end: Instant) {
         let length = {
             let mut entries = lock(&queue.0);
             if entries.len() >= LONGEST_QUEUE || self.thread.is_none() {
@@ -175,7 +175,7 @@ impl Shared {
     }
 
     fn write_queues(&self) {
-        let mut entries: Vec<(Exchange, Instant)> = Vec::new();
+        let mut entries: Vec<(Box<Exchange>, Instant)> = Vec::new();
         {
             let mut queues = lock(&self.queues);
             for queue in &*queues {

@@ -50,7 +50,7 @@ impl Plan<'_> {
 impl Stage<'_> {
     pub(super) async fn forward(
         &self,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         taken: &RouteTaken,
         forward: &Forward,
         mut parts: Parts,
@@ -122,7 +122,7 @@ impl Stage<'_> {
 
     fn cluster_missing(
         &self,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         forward: &Forward,
         name: &str,
         edits: Edits<'_>,

@@ -337,7 +337,7 @@ pub(super) fn deadline_of(timeout: Duration, tally: Rc<BodyTally>) -> Deadline {
 pub struct UpstreamBody {
     inner: Incoming,
     lease: Option<Lease>,
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
     tally: Rc<BodyTally>,
     deadline: Option<Deadline>,
 }
@@ -346,7 +346,7 @@ impl UpstreamBody {
     pub(super) fn new(
         inner: Incoming,
         lease: Lease,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         tally: Rc<BodyTally>,
         deadline: Option<Deadline>,
     ) -> Self {

@@ -28,7 +28,7 @@ impl Stage<'_> {
     /// The endpoint agreed to switch protocols: so do we, and the bytes pass.
     pub(super) fn tunnel(
         &self,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         plan: &Plan<'_>,
         parts: &Parts,
         response: Response<Incoming>,
@@ -67,7 +67,7 @@ impl Stage<'_> {
     /// Ends a CONNECT here and passes its bytes to an endpoint as plain TCP.
     pub(super) async fn connect(
         &self,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         plan: &Plan<'_>,
         parts: &mut Parts,
     ) -> Response<AnswerBody> {
@@ -142,7 +142,7 @@ impl Stage<'_> {
 }
 
 async fn pass(
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     mut client: impl AsyncRead + AsyncWrite + Unpin,
     mut endpoint: impl AsyncRead + AsyncWrite + Unpin,
 ) {
@@ -157,7 +157,7 @@ async fn pass(
     }
 }
 
-fn finish(mut exchange: Exchange, broken: Option<String>) {
+fn finish(mut exchange: Box<Exchange>, broken: Option<String>) {
     if broken.is_some() {
         exchange.transport_failure = broken;
     }
