@@ -340,3 +340,37 @@ fn a_folder_without_anything_to_run_is_told() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("nothing to run in") && said.contains("LocalMesh"), "{said}");
 }
+
+#[tokio::test]
+async fn stock_envoy_as_gateway_and_as_a_sidecar_gives_the_same_answers() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let envoy = testing::peers::envoy();
+    let mesh = Mesh::start_changed(|folder| {
+        let path = folder.join("ieum.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let command = format!("[{}, -c, $(BOOTSTRAP), --disable-hot-restart, -l, error]", envoy.display());
+        let proxies =
+            ["ingress", "reviews-v1"].map(|name| format!("  - {{match: {name}, command: {command}}}\n"));
+        std::fs::write(path, text.replace("spec:\n", &format!("spec:\n  proxies:\n{}", proxies.concat())))
+            .unwrap();
+    });
+    let mut client = Client::new(&mesh.gateway());
+    let mut counts = [0; 4];
+    for _ in 0..300 {
+        let (status, body) = client.get(REVIEWS, None).await.unwrap();
+        assert_eq!(status, 200, "{body}");
+        counts[usize::from(version(&body).unwrap())] += 1;
+    }
+    assert!((30..=90).contains(&counts[3]) && counts[2] == 0, "80/20 between v1 and v3: {counts:?}");
+    for _ in 0..50 {
+        let (status, body) = client.get(REVIEWS, Some("jason")).await.unwrap();
+        assert_eq!((status, version(&body)), (200, Some(2)), "{body}");
+    }
+    let (status, _) = client.get("/elsewhere", None).await.unwrap();
+    assert_eq!(status, 404);
+    let load = Load::start(&mesh.gateway(), None);
+    mesh.save(RULE, &everyone_to("v1"));
+    until_version(&mut client, 1).await;
+    load.go_on(200).await;
+    assert_eq!(load.failures().await, Vec::<String>::new());
+}
