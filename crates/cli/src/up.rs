@@ -36,8 +36,8 @@ mod expand;
         ieum up examples/bookinfo --json | jq -r .gateways.ingress\n  \
         ieum up a --port-base 16000      a second mesh beside one at 15000\n  \
         ieum up a --proxy-program 'reviews-*=envoy -c $(BOOTSTRAP) --disable-hot-restart'\n\n\
-        A command sees PORT and HOST (where to listen), PORT_<number or name> for each port, POD_NAME, POD_IP,\n\
-        POD_NAMESPACE, http_proxy (the way into the mesh) and the container's own variables.")]
+        A command sees PORT and HOST (where to listen), PORT_<number or name> for each port, POD_NAME,\n\
+        POD_NAMESPACE, POD_IP, http_proxy (the way into the mesh) and the container's own variables.")]
 pub(crate) struct Up {
     /// Folder of YAML files.
     #[arg(value_name = "DIR")]
