@@ -6,6 +6,7 @@
 
 mod catalog;
 mod hub;
+mod intake;
 mod judge;
 mod last_good;
 mod references;
@@ -28,11 +29,9 @@ use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use identity::workload::WorkloadSecrets;
 use judge::Judged;
 use model::endpoint::Assignment;
-use model::listener::Listener;
 use model::tls::{Secret, WORKLOAD_CERTIFICATE, WORKLOAD_TRUST_BUNDLE};
-use session::{Delivered, Session};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use session::Session;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use warming::Expected;
@@ -237,78 +236,6 @@ impl Discovery {
         session::export(&self.catalog, &self.config.revision)
     }
 
-    fn take_response(&mut self, response: Response, now: Instant) -> (Delivered, Option<Request>) {
-        if !response.revision().is_empty() {
-            self.config.revision = response.revision().to_owned();
-        }
-        let type_url = response.type_url().to_owned();
-        let is_whole = matches!(response, Response::Whole(_));
-        let catalog = &self.catalog;
-        let mut taken = match type_url == LISTENER {
-            true => addresses_kept(catalog, &response),
-            false => BTreeMap::new(),
-        };
-        let mut blocked = Vec::new();
-        let (delivered, answer) = self.session.apply(response, &mut |name, version, any| {
-            if is_fixed(catalog, &type_url, name) {
-                return Err("a static resource has this name".to_owned());
-            }
-            let judged = judge::judge(&type_url, name, any);
-            let listener = match &judged {
-                Ok(Judged::Listener(listener)) => listener.clone(),
-                Ok(_) => return judged,
-                Err(_) => {
-                    // Its version in force keeps its address.
-                    let old = catalog.listeners.latest(name).and_then(|version| version.value.address);
-                    taken.extend(old.map(|address| (address, name.to_owned())));
-                    return judged;
-                }
-            };
-            match claim(&mut taken, name, &listener) {
-                None => judged,
-                Some(reason) => {
-                    let raw = Some(Arc::new(any.clone()));
-                    let version = Version { value: listener, version: version.to_owned(), raw, since: now };
-                    blocked.push((name.to_owned(), version));
-                    Err(reason)
-                }
-            }
-        });
-        self.catalog.blocked.extend(blocked);
-        for (name, resource) in &delivered.accepted {
-            let raw = Some(resource.raw.clone());
-            self.accept(name, Origin::Dynamic, resource.judged.clone(), &resource.version, raw, now);
-        }
-        for (name, version, reason) in &delivered.refused {
-            self.refuse(
-                &type_url,
-                name,
-                Refusal { reason: reason.clone(), version: version.clone(), at: now },
-            );
-        }
-        for name in &delivered.removed {
-            self.remove(&type_url, name, now);
-        }
-        if is_whole && self.unsure.remove(&type_url) {
-            self.remove_restored(&delivered, now);
-        }
-        (delivered, answer)
-    }
-
-    /// Removes what was there before a restart, and is not in a response that lists all there is.
-    fn remove_restored(&mut self, delivered: &Delivered, now: Instant) {
-        let named = delivered.accepted.iter().map(|(name, _)| name);
-        let named: BTreeSet<&String> = named.chain(delivered.refused.iter().map(|(name, ..)| name)).collect();
-        let names: Vec<String> = match delivered.type_url.as_str() {
-            LISTENER => self.catalog.listeners.entries.keys().cloned().collect(),
-            CLUSTER => self.catalog.clusters.entries.keys().cloned().collect(),
-            _ => Vec::new(),
-        };
-        for name in names.iter().filter(|name| !named.contains(name)) {
-            self.remove(&delivered.type_url, name, now);
-        }
-    }
-
     /// What follows from a response: new names to ask for, and perhaps a new configuration.
     fn conclude(&mut self, type_url: &str, now: Instant) {
         match type_url {
@@ -320,83 +247,6 @@ impl Discovery {
             _ => {}
         }
         self.advance(now);
-    }
-
-    /// Accepts a resource from wherever it comes.
-    fn accept(
-        &mut self,
-        name: &str,
-        origin: Origin,
-        judged: Judged,
-        version: &str,
-        raw: Option<Arc<envoy_types::pb::google::protobuf::Any>>,
-        now: Instant,
-    ) {
-        let version = version.to_owned();
-        let catalog = &mut self.catalog;
-        match judged {
-            Judged::Listener(value) => {
-                catalog.touched = true;
-                catalog.blocked.remove(name);
-                catalog.listeners.accept(name, origin, Version { value, version, raw, since: now });
-            }
-            Judged::Routes(value) => {
-                catalog.routes.accept(name, origin, Version { value, version, raw, since: now });
-            }
-            Judged::Cluster(value) => {
-                catalog.touched = true;
-                catalog.clusters.accept(name, origin, Version { value, version, raw, since: now });
-            }
-            Judged::Assignment(value) => {
-                catalog.assignments.accept(name, origin, Version { value, version, raw, since: now });
-            }
-            Judged::Secret(value) => {
-                catalog.secrets.accept(name, origin, Version { value, version, raw, since: now });
-            }
-        }
-    }
-
-    fn refuse(&mut self, type_url: &str, name: &str, refusal: Refusal) {
-        let kind = type_url.rsplit('.').next().unwrap_or(type_url);
-        self.output.told.push(format!("{kind} `{name}` is refused: {}", refusal.reason));
-        match type_url {
-            LISTENER => self.catalog.listeners.refuse(name, refusal),
-            ROUTES => self.catalog.routes.refuse(name, refusal),
-            CLUSTER => self.catalog.clusters.refuse(name, refusal),
-            ASSIGNMENT => self.catalog.assignments.refuse(name, refusal),
-            SECRET => self.catalog.secrets.refuse(name, refusal),
-            _ => {}
-        }
-    }
-
-    fn remove(&mut self, type_url: &str, name: &str, now: Instant) {
-        let catalog = &mut self.catalog;
-        match type_url {
-            LISTENER => {
-                catalog.touched = true;
-                catalog.blocked.remove(name);
-                if !catalog.listeners.is_fixed(name) {
-                    let entry = catalog.listeners.entries.get_mut(name);
-                    entry.into_iter().for_each(|entry| (entry.latest, entry.refusal) = (None, None));
-                }
-            }
-            CLUSTER => {
-                catalog.touched = true;
-                if !catalog.clusters.is_fixed(name) {
-                    let entry = catalog.clusters.entries.get_mut(name);
-                    entry.into_iter().for_each(|entry| {
-                        (entry.latest, entry.refusal, entry.gone) = (None, None, Some(now));
-                    });
-                }
-            }
-            // These live as long as something asks for them; Envoy keeps them as well. That there is none is an answer.
-            ROUTES => catalog.routes.entries.entry(name.to_owned()).or_default().gone = Some(now),
-            ASSIGNMENT => catalog.assignments.entries.entry(name.to_owned()).or_default().gone = Some(now),
-            SECRET if !catalog.secrets.is_fixed(name) => {
-                catalog.secrets.entries.entry(name.to_owned()).or_default().gone = Some(now);
-            }
-            _ => {}
-        }
     }
 
     /// Asks for names that are wanted now, and stops asking for those that are not.
@@ -427,55 +277,6 @@ impl Discovery {
         }
         self.wanted = wanted;
     }
-
-    /// Accepts listeners whose address has become free.
-    fn unblock(&mut self, now: Instant) {
-        for (name, version) in std::mem::take(&mut self.catalog.blocked) {
-            let entries = &self.catalog.listeners.entries;
-            let has_address = |listener: &Listener| listener.address == version.value.address;
-            let others = entries.iter().filter(|(other, _)| **other != name);
-            let taken = others.filter_map(|(_, e)| e.latest.as_ref()).any(|v| has_address(&v.value));
-            if taken {
-                self.catalog.blocked.insert(name, version);
-            } else {
-                self.output.told.push(format!("Listener `{name}` is used, now that its address is free"));
-                let Version { value, version, raw, .. } = version;
-                self.accept(&name, Origin::Dynamic, Judged::Listener(value), &version, raw, now);
-            }
-        }
-    }
-}
-
-/// Whether a control plane cannot change a resource of this name.
-fn is_fixed(catalog: &Catalog, type_url: &str, name: &str) -> bool {
-    match type_url {
-        LISTENER => catalog.listeners.is_fixed(name),
-        CLUSTER => catalog.clusters.is_fixed(name),
-        SECRET => catalog.secrets.is_fixed(name),
-        _ => false,
-    }
-}
-
-/// Addresses of the listeners that a response leaves as they are.
-fn addresses_kept(catalog: &Catalog, response: &Response) -> BTreeMap<SocketAddr, String> {
-    let changed: BTreeSet<&str> = response.names().collect();
-    let whole = matches!(response, Response::Whole(_));
-    let kept = catalog.listeners.entries.iter().filter(|(name, entry)| {
-        !changed.contains(name.as_str()) && (entry.origin != Origin::Dynamic || !whole)
-    });
-    let address = |entry: &Entry<Listener>| entry.latest.as_ref().and_then(|version| version.value.address);
-    kept.filter_map(|(name, entry)| Some((address(entry)?, name.clone()))).collect()
-}
-
-/// Claims the address of a listener, or tells who has it.
-fn claim(taken: &mut BTreeMap<SocketAddr, String>, name: &str, listener: &Listener) -> Option<String> {
-    // Port 0 is another one each time.
-    let address = listener.address.filter(|address| address.port() != 0)?;
-    if let Some(other) = taken.get(&address) {
-        return Some(format!("address: {address} is taken by the listener `{other}`"));
-    }
-    taken.insert(address, name.to_owned());
-    None
 }
 
 /// The secret of this content and name, as the identity gives it.

@@ -1,12 +1,13 @@
 //! The bootstrap's static resources, taken like those of a control plane, except that the proxy does not start without
 //! them: each fault is told with file, line and field, all of them at once.
 
+use super::Discovery;
 use super::catalog::{CLUSTER, LISTENER, Origin, SECRET};
+use super::intake::claim;
 use super::judge::{self, Judged};
 use super::references::{
     clusters_of_routes, eds_name, inline_routes, secrets_of_cluster, secrets_of_listener, tables,
 };
-use super::{Discovery, claim};
 use envoy_types::pb::google::protobuf::Any;
 use model::tls::{WORKLOAD_CERTIFICATE, WORKLOAD_TRUST_BUNDLE};
 use prost::Message;

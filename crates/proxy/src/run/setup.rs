@@ -10,7 +10,7 @@ use model::metadata::Value;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use xds::bootstrap::{self, Bootstrap, Problems};
@@ -107,7 +107,7 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn new(options: &Options) -> Result<Self, RunError> {
-        let bootstrap = bootstrap::read(&options.bootstrap).map_err(RunError::Bootstrap)?;
+        let bootstrap = read_bootstrap(&options.bootstrap)?;
         for ignored in &bootstrap.ignored {
             tell(format_args!("warning: {ignored}"));
         }
@@ -137,6 +137,18 @@ impl Setup {
             telemetry,
             bootstrap,
         })
+    }
+}
+
+/// Reads the bootstrap in a thread of its own: reading takes megabytes for a moment, and an allocator that keeps what
+/// each thread freed gives it back when that thread ends.
+fn read_bootstrap(path: &Path) -> Result<Bootstrap, RunError> {
+    let path = path.to_owned();
+    let reading =
+        std::thread::Builder::new().name("bootstrap".to_owned()).spawn(move || bootstrap::read(&path));
+    match reading.map_err(RunError::Runtime)?.join() {
+        Ok(outcome) => outcome.map_err(RunError::Bootstrap),
+        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 
