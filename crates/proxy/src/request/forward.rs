@@ -19,6 +19,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -150,6 +151,11 @@ impl Stage<'_> {
         }
         if let Some(host) = plan.weighted.and_then(|w| w.host_rewrite.as_ref()) {
             out.authority.clone_from(host);
+        }
+        if let (false, Ok(original)) =
+            (*out.authority == *self.head.authority, HeaderValue::from_str(&self.head.authority))
+        {
+            parts.headers.insert(ORIGINAL_HOST, original);
         }
         let condition = plan.taken.route().map(|r| &r.condition);
         if let (Some(rewrite), Some(condition)) = (&plan.forward.path_rewrite, condition) {

@@ -34,6 +34,9 @@ const HOP_BY_HOP: [&str; 11] = [
     "proxy-authorization",
 ];
 
+/// How names begin of headers that only proxies of the mesh may set: they speak of paths, limits and identities.
+const INTERNAL: &str = "x-envoy-";
+
 /// Which of the headers that this stage acts on are there: found in one pass, so that those that are absent, which most
 /// are, cost no lookup each.
 #[derive(Default)]
@@ -47,6 +50,7 @@ struct Present {
     forwarded_proto: bool,
     request_id: bool,
     cookie: bool,
+    internal: bool,
 }
 
 impl Present {
@@ -65,6 +69,7 @@ impl Present {
                 "x-forwarded-proto" => present.forwarded_proto = true,
                 "x-request-id" => present.request_id = true,
                 "cookie" => present.cookie = true,
+                other if other.starts_with(INTERNAL) => present.internal = true,
                 _ => {}
             }
         }
@@ -104,6 +109,9 @@ impl Head {
         };
         let is_external = manager.edge && !manager.keep_request_id && !is_private(connection.remote.ip());
         let scheme = forwarded_scheme(&mut parts.headers, &present, manager, connection);
+        if present.internal && manager.edge {
+            drop_internal(&mut parts.headers);
+        }
         if parts.version == Version::HTTP_2 && present.cookie {
             join_cookies(&mut parts.headers);
         }
@@ -269,6 +277,15 @@ fn forwarded_scheme(
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
     scheme
+}
+
+/// What a client outside says in the mesh's name.
+fn drop_internal(headers: &mut HeaderMap) {
+    let names: Vec<HeaderName> =
+        headers.keys().filter(|n| n.as_str().starts_with(INTERNAL)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
 }
 
 /// HTTP/2 sends cookies in crumbs; what comes after it may not know how to put them together (RFC 9113, 8.2.3).
