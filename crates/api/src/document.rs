@@ -189,8 +189,9 @@ impl Reader {
             problems.extend(unknown_top_level(&root));
         }
         let absent = Node { value: Value::Mapping(Vec::new()), line: root.line, column: root.column };
-        let mut decoder = Decoder::new(read_kind.style, "spec");
-        let spec = (read_kind.read)(root.field("spec").unwrap_or(&absent), &mut decoder);
+        let mut decoder = Decoder::new(read_kind.style, read_kind.body);
+        let body = if read_kind.body.is_empty() { Some(&root) } else { root.field(read_kind.body) };
+        let spec = (read_kind.read)(body.unwrap_or(&absent), &mut decoder);
         problems.extend(decoder.into_problems());
         let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
         let origin = Origin { file: self.file.clone(), line: root.line };

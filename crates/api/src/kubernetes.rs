@@ -2,8 +2,10 @@
 //! cluster's business, not the mesh's.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use crate::decode::{IntOrString, choice, message};
+use crate::decode::{Bytes, Decode, Decoder, IntOrString, choice, message};
+use crate::yaml::Node;
 
 message! {
     /// A service: a name, ports, and the labels of the workloads behind it.
@@ -66,6 +68,38 @@ choice! {
         Udp = ("UDP", 1),
         /// SCTP.
         Sctp = ("SCTP", 2),
+    }
+}
+
+/// A secret: keys and certificates, by name. Its fields stand beside `metadata`, not below `spec`.
+#[derive(Clone, Default, PartialEq)]
+pub struct Secret {
+    /// What it holds, decoded.
+    pub data: BTreeMap<String, Vec<u8>>,
+}
+
+impl fmt::Debug for Secret {
+    /// Names only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Secret").field(&self.data.keys()).finish()
+    }
+}
+
+message! {
+    /// The two ways of writing it.
+    struct WrittenSecret {
+        data: BTreeMap<String, Bytes>,
+        string_data: BTreeMap<String, String>,
+    }
+}
+
+impl Decode for Secret {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        let written = WrittenSecret::decode(node, decoder)?;
+        let plain = written.string_data.into_iter().map(|(name, text)| (name, text.into_bytes()));
+        Some(Self {
+            data: written.data.into_iter().map(|(name, bytes)| (name, bytes.0)).chain(plain).collect(),
+        })
     }
 }
 

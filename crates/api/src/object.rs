@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::kubernetes::{Deployment, Service};
+use crate::kubernetes::{Deployment, Secret, Service};
 use crate::local_mesh::LocalMesh;
 use crate::networking::{DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry};
 use crate::security::PeerAuthentication;
@@ -57,6 +57,8 @@ pub enum Spec {
     Namespace,
     /// `v1` ServiceAccount: its name is all it says.
     ServiceAccount,
+    /// `v1` Secret.
+    Secret(Box<Secret>),
     /// `v1` Service.
     Service(Box<Service>),
     /// `apps/v1` Deployment.

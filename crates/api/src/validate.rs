@@ -28,7 +28,7 @@ pub fn validate(object: &Object) -> Vec<Diagnostic> {
     let mut report = Report { object, found: Vec::new() };
     metadata(&mut report);
     match &object.spec {
-        Spec::Namespace | Spec::ServiceAccount => {}
+        Spec::Namespace | Spec::ServiceAccount | Spec::Secret(_) => {}
         Spec::Service(spec) => kubernetes::service(spec, &mut report),
         Spec::Deployment(spec) => kubernetes::deployment(spec, &mut report),
         Spec::VirtualService(spec) => virtual_service::check(spec, &mut report),

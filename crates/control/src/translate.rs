@@ -5,12 +5,14 @@
 //! rule or a destination that does not exist, and a [`Diagnostic`]. Encoding and serving are for others.
 //!
 //! Read on in this order: `registry` (which services there are), `rules` (what VirtualServices say), `policy` (what
-//! DestinationRules say), `clusters`, then the four sides: `outbound`, `inbound`, `gateways`, `grpc`.
+//! DestinationRules say), `clusters`, then the four sides: `outbound`, `inbound`, `edge`, `grpc`.
 
-mod gateways;
+mod edge;
 mod grpc;
 mod inbound;
 mod outbound;
+
+mod gateways;
 
 mod gateway_tls;
 
@@ -27,6 +29,7 @@ mod upstream_tls;
 mod registry;
 
 mod authentication;
+mod credentials;
 mod deployments;
 mod protocol;
 mod unsupported;
@@ -37,8 +40,10 @@ use self::actions::Defaults;
 use self::authentication::{Authentication, is_subset};
 use self::clusters::{ClusterMaker, ClusterSet, ClusterSettings};
 use self::connection::ConnectionSettings;
+use self::credentials::Credentials;
 use self::deployments::Deployments;
-use self::gateways::{EdgeMaker, Gateways};
+use self::edge::EdgeMaker;
+use self::gateways::Gateways;
 use self::outbound::TableMaker;
 use self::policy::{Chosen, Client, Policies};
 use self::registry::Registry;
@@ -64,6 +69,7 @@ pub struct Mesh {
     rules: Rules,
     policies: Policies,
     gateways: Gateways,
+    credentials: Credentials,
     authentication: Authentication,
     defaults: Defaults,
     connections: ConnectionSettings,
@@ -122,6 +128,7 @@ pub fn translate(world: &World) -> (Mesh, Vec<Diagnostic>) {
     }
     let proxies = world.local_mesh().map(|mesh| mesh.gateways.as_slice()).unwrap_or_default();
     let settings = world.settings();
+    let credentials = Credentials::of(world, &mut found);
     let mesh = Mesh {
         client_labels: rules.client_labels(),
         registry,
@@ -129,7 +136,8 @@ pub fn translate(world: &World) -> (Mesh, Vec<Diagnostic>) {
         deployments: Deployments::of(world),
         rules,
         policies: Policies::of(world),
-        gateways: Gateways::of(world, &mut found),
+        gateways: Gateways::of(world, &credentials, &mut found),
+        credentials,
         authentication: Authentication::of(world),
         defaults,
         connections: ConnectionSettings::of(world, &mut found),

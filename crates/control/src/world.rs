@@ -1,7 +1,7 @@
 //! The world that is translated: the resources in force, by kind and in the order that decides between them (file, then
 //! line; files have no creation time). It looks things up and decides nothing.
 
-use api::kubernetes::{Deployment, Service};
+use api::kubernetes::{Deployment, Secret, Service};
 use api::local_mesh::{GatewayProxy, LocalMesh};
 use api::mesh_config::MeshConfig;
 use api::networking::{DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry};
@@ -38,6 +38,8 @@ macro_rules! kinds {
 }
 
 kinds! {
+    /// Secrets.
+    secrets = Secret(Secret);
     /// Kubernetes services.
     services = Service(Service);
     /// Deployments.

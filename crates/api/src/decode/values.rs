@@ -49,7 +49,8 @@ pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
 impl Decode for Bytes {
     fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        let text = String::decode(node, decoder)?;
+        // Long ones are written over several lines.
+        let text: String = String::decode(node, decoder)?.split_ascii_whitespace().collect();
         match STANDARD.decode(&text).or_else(|_| URL_SAFE.decode(&text)) {
             Ok(bytes) => Some(Self(bytes)),
             Err(error) => {

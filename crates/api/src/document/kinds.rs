@@ -12,7 +12,9 @@ pub(super) struct ReadKind {
     versions: &'static [&'static str],
     kind: &'static str,
     pub(super) style: Style,
-    /// Reads `spec`.
+    /// The field that is read; empty when it is the resource itself.
+    pub(super) body: &'static str,
+    /// Reads it.
     pub(super) read: fn(&Node, &mut Decoder) -> Option<Spec>,
 }
 
@@ -50,7 +52,7 @@ const OTHER_ISTIO: [&str; 11] = [
 ];
 
 /// Kinds without effect on a mesh that runs without a cluster.
-const INERT: [&str; 17] = [
+const INERT: [&str; 16] = [
     "ClusterRole",
     "ClusterRoleBinding",
     "ConfigMap",
@@ -65,7 +67,6 @@ const INERT: [&str; 17] = [
     "ResourceQuota",
     "Role",
     "RoleBinding",
-    "Secret",
     "ServiceMonitor",
     "StorageClass",
 ];
@@ -79,6 +80,7 @@ macro_rules! boxed {
 static KINDS: &[ReadKind] = &[
     kubernetes(CORE, "Namespace", |_, _| Some(Spec::Namespace)),
     kubernetes(CORE, "ServiceAccount", |_, _| Some(Spec::ServiceAccount)),
+    ReadKind { body: "", ..kubernetes(CORE, "Secret", boxed!(Secret)) },
     kubernetes(CORE, "Service", boxed!(Service)),
     kubernetes(APPS, "Deployment", boxed!(Deployment)),
     istio(NETWORKING, NETWORKING_VERSIONS, "VirtualService", boxed!(VirtualService)),
@@ -93,7 +95,7 @@ static KINDS: &[ReadKind] = &[
 type Read = fn(&Node, &mut Decoder) -> Option<Spec>;
 
 const fn kubernetes(group: &'static str, kind: &'static str, read: Read) -> ReadKind {
-    ReadKind { group, versions: &["v1"], kind, style: Style::Kubernetes, read }
+    ReadKind { group, versions: &["v1"], kind, style: Style::Kubernetes, body: "spec", read }
 }
 
 const fn istio(
@@ -102,7 +104,7 @@ const fn istio(
     kind: &'static str,
     read: Read,
 ) -> ReadKind {
-    ReadKind { group, versions, kind, style: Style::Protobuf, read }
+    ReadKind { group, versions, kind, style: Style::Protobuf, body: "spec", read }
 }
 
 impl ReadKind {

@@ -136,3 +136,14 @@ proptest::proptest! {
         let _ = parse("f", &lines.join("\n"));
     }
 }
+
+#[test]
+fn a_secret_is_read_from_both_of_its_fields_and_never_shown() {
+    let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {tls.crt: |\n    aGVs\n    bG8=\n}\nstringData: {tls.key: hush}\n";
+    let text = text.replace("{tls.crt: |\n    aGVs\n    bG8=\n}", "\n  tls.crt: |\n    aGVs\n    bG8=");
+    let parsed = parse("f.yaml", &text);
+    let Some(Spec::Secret(secret)) = parsed.objects.first().map(|o| &o.spec) else { panic!("{parsed:?}") };
+    assert_eq!(secret.data.get("tls.crt").map(Vec::as_slice), Some(&b"hello"[..]));
+    assert_eq!(secret.data.get("tls.key").map(Vec::as_slice), Some(&b"hush"[..]));
+    assert!(!format!("{secret:?}").contains("hush"));
+}

@@ -106,7 +106,9 @@ impl ClusterMaker<'_> {
         let tcp = pool.tcp.unwrap_or_default();
         let http = pool.http.unwrap_or_default();
         let version = upstream_http(port.protocol, policy, http.h2_upgrade_policy);
-        let (transport_matches, transport) = self.transports(part, policy, Some(version));
+        let Some((transport_matches, transport)) = self.transports(part, policy, Some(version)) else {
+            return;
+        };
         let cluster = Cluster {
             name,
             discovery,
@@ -119,11 +121,12 @@ impl ClusterMaker<'_> {
             metadata: telemetry(&[service]),
             provenance: Some(from),
         };
-        if port.protocol == Protocol::Auto && !self.grpc {
-            let (transport_matches, transport) = self.transports(part, policy, None);
+        if port.protocol == Protocol::Auto
+            && !self.grpc
+            && let Some((transport_matches, transport)) = self.transports(part, policy, None)
+        {
             let name = tunnel_name(port.number, subset, &service.host);
-            let tunnel = Cluster { name, transport_matches, transport, ..cluster.clone() };
-            set.clusters.push(Arc::new(tunnel));
+            set.clusters.push(Arc::new(Cluster { name, transport_matches, transport, ..cluster.clone() }));
         }
         set.clusters.push(Arc::new(cluster));
         if service.discovery == Discovery::Known {
@@ -131,15 +134,16 @@ impl ClusterMaker<'_> {
         }
     }
 
-    /// Transports for HTTP of this version, or for bytes.
+    /// Transports for HTTP of this version, or for bytes; `None` when their secrets are not there. No cluster then: one
+    /// that waits for ever would keep a proxy from being ready.
     fn transports(
         &self,
         part: &Part<'_>,
         policy: &Policy,
         http: Option<UpstreamHttp>,
-    ) -> (Vec<cluster::TransportMatch>, Transport) {
+    ) -> Option<(Vec<cluster::TransportMatch>, Transport)> {
         if self.grpc {
-            return (Vec::new(), Transport::Plain);
+            return Some((Vec::new(), Transport::Plain));
         }
         let reach = Reach {
             service: part.service,

@@ -1,6 +1,7 @@
-//! TLS that ends at a gateway. Certificates are asked for over SDS by Istio's names: `kubernetes://<secret>` for a
-//! Secret, `file-cert:<certificate>~<key>` and `file-root:<authorities>` for files.
+//! TLS that ends at a gateway: certificates from Secrets of the gateway's namespace, or the mesh's own. A server whose
+//! certificate, or whose authorities for clients, are not there gets no connection.
 
+use super::credentials::Credentials;
 use super::gateways::ServerKind;
 use api::networking::{Server, ServerTlsMode, ServerTlsSettings, TlsProtocol};
 use api::{Diagnostic, Object};
@@ -10,25 +11,29 @@ use model::tls::{
     WORKLOAD_CERTIFICATE, WORKLOAD_TRUST_BUNDLE,
 };
 
-/// The TLS of a server that terminates it; `None` when it names no certificate.
-pub(super) fn downstream(server: &Server, alpn: &[&str]) -> Option<DownstreamTls> {
+/// The TLS of a server that terminates it, at a gateway in `namespace`; `None` when something it needs is not there.
+pub(super) fn downstream(
+    server: &Server,
+    alpn: &[&str],
+    credentials: &Credentials,
+    namespace: &str,
+) -> Option<DownstreamTls> {
     let tls = server.tls.as_ref()?;
-    let certificates = certificates(tls);
-    if certificates.is_empty() {
-        return None;
-    }
     let checks_clients = matches!(
         tls.mode,
         ServerTlsMode::Mutual | ServerTlsMode::IstioMutual | ServerTlsMode::OptionalMutual
     );
     let name = |name: &String| SanMatch { kind: None, matcher: StringMatch::exact(name.clone()) };
-    let validation = PeerValidation {
-        trust: SecretSource::Sds(authorities(tls)),
-        subject_alt_names: tls.subject_alt_names.iter().map(name).collect(),
+    let validation = match checks_clients {
+        true => Some(PeerValidation {
+            trust: authorities(tls, credentials, namespace)?,
+            subject_alt_names: tls.subject_alt_names.iter().map(name).collect(),
+        }),
+        false => None,
     };
     Some(DownstreamTls {
-        certificates,
-        validation: checks_clients.then_some(validation),
+        certificates: certificates(tls, credentials, namespace)?,
+        validation,
         require_client_certificate: checks_clients && tls.mode != ServerTlsMode::OptionalMutual,
         alpn: alpn.iter().map(|p| (*p).to_owned()).collect(),
         versions: TlsVersions {
@@ -46,32 +51,38 @@ pub(super) fn downstream(server: &Server, alpn: &[&str]) -> Option<DownstreamTls
     })
 }
 
-fn certificates(tls: &ServerTlsSettings) -> Vec<SecretSource<CertificatePair>> {
-    let mut names = Vec::new();
-    if tls.mode == ServerTlsMode::IstioMutual {
-        names.push(WORKLOAD_CERTIFICATE.to_owned());
-    } else if !tls.credential_name.is_empty() {
-        names.push(format!("kubernetes://{}", tls.credential_name));
-    } else if !tls.credential_names.is_empty() {
-        names.extend(tls.credential_names.iter().map(|name| format!("kubernetes://{name}")));
-    } else if !tls.server_certificate.is_empty() {
-        names.push(format!("file-cert:{}~{}", tls.server_certificate, tls.private_key));
-    } else {
-        let files = tls.tls_certificates.iter();
-        names.extend(files.map(|pair| format!("file-cert:{}~{}", pair.server_certificate, pair.private_key)));
+/// Names of the Secrets with the server's certificates.
+fn secret_names(tls: &ServerTlsSettings) -> Vec<&str> {
+    match tls.credential_name.as_str() {
+        "" => tls.credential_names.iter().map(String::as_str).collect(),
+        name => vec![name],
     }
-    names.into_iter().map(SecretSource::Sds).collect()
 }
 
-fn authorities(tls: &ServerTlsSettings) -> String {
-    let secret =
-        [&tls.ca_cert_credential_name, &tls.credential_name].into_iter().find(|name| !name.is_empty());
-    match (tls.mode, secret) {
-        (ServerTlsMode::IstioMutual, _) => WORKLOAD_TRUST_BUNDLE.to_owned(),
-        (_, Some(name)) if *name == tls.ca_cert_credential_name => format!("kubernetes://{name}"),
-        (_, Some(name)) => format!("kubernetes://{name}-cacert"),
-        (_, None) => format!("file-root:{}", tls.ca_certificates),
+fn certificates(
+    tls: &ServerTlsSettings,
+    credentials: &Credentials,
+    namespace: &str,
+) -> Option<Vec<SecretSource<CertificatePair>>> {
+    if tls.mode == ServerTlsMode::IstioMutual {
+        return Some(vec![SecretSource::Sds(WORKLOAD_CERTIFICATE.to_owned())]);
     }
+    let found = secret_names(tls).into_iter().filter_map(|name| credentials.certificate(namespace, name));
+    let found: Vec<_> = found.cloned().map(SecretSource::Inline).collect();
+    Some(found).filter(|found| !found.is_empty())
+}
+
+fn authorities(
+    tls: &ServerTlsSettings,
+    credentials: &Credentials,
+    namespace: &str,
+) -> Option<SecretSource<Vec<u8>>> {
+    if tls.mode == ServerTlsMode::IstioMutual {
+        return Some(SecretSource::Sds(WORKLOAD_TRUST_BUNDLE.to_owned()));
+    }
+    let own = Some(tls.ca_cert_credential_name.as_str()).filter(|name| !name.is_empty());
+    let mut names = own.into_iter().chain(secret_names(tls));
+    names.find_map(|name| credentials.authorities(namespace, name)).cloned().map(SecretSource::Inline)
 }
 
 /// What a server asks for in vain.
@@ -79,7 +90,7 @@ pub(super) fn unsupported(
     object: &Object,
     server: &Server,
     kind: ServerKind,
-    path: &str,
+    (path, credentials): (&str, &Credentials),
     found: &mut Vec<Diagnostic>,
 ) {
     if !server.bind.is_empty() {
@@ -88,13 +99,21 @@ pub(super) fn unsupported(
     }
     let Some(tls) = &server.tls else { return };
     let terminates = matches!(kind, ServerKind::Https | ServerKind::TlsTerminated);
-    if terminates && certificates(tls).is_empty() {
-        let message = "this server names no certificate, so that nothing listens for it";
-        found.push(
-            object
-                .warning(&format!("{path}.tls"), message)
-                .help("set `credentialName`, or `serverCertificate` and `privateKey`"),
-        );
+    if terminates && tls.mode != ServerTlsMode::IstioMutual {
+        let names = secret_names(tls);
+        if names.is_empty() {
+            let message = "certificates from files are not supported yet; this server takes no connection";
+            let help =
+                "put them into a Secret in the gateway proxy's namespace, and its name into `credentialName`";
+            found.push(object.warning(&format!("{path}.tls"), message).help(help));
+        }
+        for name in names.into_iter().filter(|name| !credentials.is_known(name)) {
+            let message = format!(
+                "no Secret `{name}` with `tls.crt` and `tls.key` is declared; without it this server takes no connection"
+            );
+            let help = "declare it in the gateway proxy's namespace";
+            found.push(object.warning(&format!("{path}.tls.credentialName"), message).help(help));
+        }
     }
     let mut tell = |written: bool, field: &str, help: &str| {
         if written {

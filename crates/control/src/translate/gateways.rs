@@ -1,31 +1,18 @@
-//! What comes in at the edge: the servers of the Gateways that select a proxy, a listener per port, and the table of
-//! every host that VirtualServices bind to them.
-//!
-//! Servers of plain HTTP on one port share a table, `http.<port>`; every HTTPS server has its own,
-//! `https.<port>.<name>.<gateway>.<namespace>`, and a chain per server name.
+//! Gateways: which of them select a proxy, what their servers do, which of them share a port, and what is wrong with
+//! them. What a proxy is sent for them is `edge`'s.
 
 use super::Mesh;
 use super::authentication::is_subset;
+use super::credentials::Credentials;
 use super::gateway_tls;
-use super::matches::Asker;
-use super::rules::{RuleSet, catch_all_last};
+use super::rules::RuleSet;
 use super::visibility::intersection;
-use crate::node::ProxyNode;
 use crate::world::World;
 use api::networking::{Gateway, Server};
 use api::{Diagnostic, Object};
-use model::listener::{
-    ChainMatch, Direction, FilterChain, HttpConnectionManager, Inspection, Listener, Network, RouteSource,
-};
-use model::metadata::Metadata;
 use model::provenance::Provenance;
-use model::route::{Route, RouteConfiguration, VirtualHost};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-
-/// Address where a node names none: nothing is open to others unless it is asked for.
-const BIND: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The first port that needs no privilege.
 const FIRST_OPEN_PORT: u16 = 1024;
@@ -74,8 +61,9 @@ pub(super) enum ServerKind {
 }
 
 impl Gateways {
-    pub(super) fn of(world: &World, found: &mut Vec<Diagnostic>) -> Self {
-        Self { all: world.gateways().map(|(object, spec)| Edge::of(object, spec, found)).collect() }
+    pub(super) fn of(world: &World, credentials: &Credentials, found: &mut Vec<Diagnostic>) -> Self {
+        let edge = |(object, spec)| Edge::of(object, spec, credentials, found);
+        Self { all: world.gateways().map(edge).collect() }
     }
 
     /// The host patterns of all servers of a Gateway that VirtualServices of `namespace` may use.
@@ -132,7 +120,12 @@ impl Gateways {
 }
 
 impl Edge {
-    fn of(object: &Arc<Object>, spec: &Gateway, found: &mut Vec<Diagnostic>) -> Self {
+    fn of(
+        object: &Arc<Object>,
+        spec: &Gateway,
+        credentials: &Credentials,
+        found: &mut Vec<Diagnostic>,
+    ) -> Self {
         let namespace = object.namespace();
         let name = format!("{namespace}/{}", object.meta.name);
         let mut servers = Vec::new();
@@ -145,7 +138,7 @@ impl Edge {
                 found.push(object.warning(&path, message).help("nothing listens for this server"));
                 continue;
             };
-            gateway_tls::unsupported(object, server, kind, &path, found);
+            gateway_tls::unsupported(object, server, kind, (&path, credentials), found);
             let host = |written: &String| {
                 let (of, host) = written.split_once('/').unwrap_or(("", written));
                 let of = match of {
@@ -195,19 +188,19 @@ impl EdgeServer {
     }
 
     /// Name of the table of an HTTPS server.
-    fn table_name(&self) -> String {
+    pub(super) fn table_name(&self) -> String {
         let (namespace, gateway) = self.gateway.split_once('/').unwrap_or(("", &self.gateway));
         format!("https.{}.{}.{gateway}.{namespace}", self.spec.port.number, self.spec.port.name)
     }
 
     /// The server names of its chains; none stands for all.
-    fn server_names(&self) -> Vec<String> {
+    pub(super) fn server_names(&self) -> Vec<String> {
         let names: Vec<String> = self.hosts.iter().map(|(_, host)| host.clone()).collect();
         if names.iter().any(|name| name == "*") { Vec::new() } else { names }
     }
 
     /// The hosts that `rules` and the server have in common.
-    fn shared_hosts<'h>(&'h self, rules: &'h RuleSet) -> impl Iterator<Item = &'h str> {
+    pub(super) fn shared_hosts<'h>(&'h self, rules: &'h RuleSet) -> impl Iterator<Item = &'h str> {
         let of_rules = rules.object.namespace();
         let open = move |(of, _): &&(String, String)| of.is_empty() || of == of_rules;
         let hosts = self.hosts.iter().filter(open);
@@ -215,232 +208,8 @@ impl EdgeServer {
     }
 }
 
-/// A host of a table in the making.
-struct EdgeHost<'r> {
-    name: String,
-    redirects: bool,
-    from: Vec<&'r RuleSet>,
-    routes: Vec<Route>,
-}
-
-impl<'r> EdgeHost<'r> {
-    /// The host of that name among `hosts`, made when it is not there.
-    fn of<'h>(hosts: &'h mut Vec<Self>, name: &str) -> &'h mut Self {
-        let at = hosts.iter().position(|known| known.name == name).unwrap_or_else(|| {
-            hosts.push(Self {
-                name: name.to_owned(),
-                redirects: false,
-                from: Vec::new(),
-                routes: Vec::new(),
-            });
-            hosts.len() - 1
-        });
-        &mut hosts[at]
-    }
-
-    /// Adds the routes of `rules`; two servers for one host do not make two of each.
-    fn add(&mut self, rules: &'r RuleSet, asker: &Asker<'_>) {
-        if !self.from.iter().any(|known| std::ptr::eq(*known, rules)) {
-            self.from.push(rules);
-            self.routes.extend(rules.routes(asker));
-        }
-    }
-}
-
-/// What a gateway proxy is sent, but for clusters.
-pub(super) struct EdgeMaker<'m> {
-    pub(super) mesh: &'m Mesh,
-    pub(super) namespace: &'m str,
-    pub(super) labels: &'m BTreeMap<String, String>,
-    pub(super) servers: BTreeMap<u16, Vec<&'m EdgeServer>>,
-}
-
-impl EdgeMaker<'_> {
-    /// The listeners of `node`; `ports` are the local ones, by port of the servers.
-    pub(super) fn listeners(&self, node: &ProxyNode, ports: &BTreeMap<u16, u16>) -> Vec<Listener> {
-        let mut listeners = Vec::new();
-        for (port, servers) in &self.servers {
-            let Some(local) = local_port(*port, ports) else { continue };
-            let chains: Vec<FilterChain> = match servers.first().map(|server| server.kind) {
-                Some(ServerKind::Http) => vec![self.http_chain(*port)],
-                _ => servers.iter().flat_map(|server| self.chains(server)).collect(),
-            };
-            if chains.is_empty() {
-                continue;
-            }
-            let bind = node.bind.unwrap_or(BIND);
-            listeners.push(Listener {
-                name: format!("{bind}_{port}"),
-                address: Some(SocketAddr::new(bind, local)),
-                inspect: Inspection {
-                    tls: servers.iter().any(|s| !matches!(s.kind, ServerKind::Http | ServerKind::Tcp)),
-                    http: false,
-                },
-                chains,
-                default_chain: None,
-                direction: Direction::Outbound,
-                metadata: Metadata::default(),
-                provenance: servers.first().map(|server| server.provenance.clone()),
-            });
-        }
-        listeners
-    }
-
-    fn edge(&self, table: String) -> HttpConnectionManager {
-        let prefix = format!("outbound_{table}");
-        HttpConnectionManager { edge: true, ..self.mesh.connections.http(&prefix, RouteSource::Rds(table)) }
-    }
-
-    fn http_chain(&self, port: u16) -> FilterChain {
-        let network = Network::Http(Box::new(self.edge(format!("http.{port}"))));
-        FilterChain { name: "http".to_owned(), condition: ChainMatch::default(), tls: None, network }
-    }
-
-    fn chains(&self, server: &EdgeServer) -> Vec<FilterChain> {
-        let condition = ChainMatch { server_names: server.server_names(), ..ChainMatch::default() };
-        let name = server.table_name();
-        match server.kind {
-            ServerKind::Http => Vec::new(),
-            ServerKind::Https => {
-                let Some(tls) = gateway_tls::downstream(&server.spec, &["h2", "http/1.1"]) else {
-                    return Vec::new();
-                };
-                let network = Network::Http(Box::new(self.edge(name.clone())));
-                vec![FilterChain { name, condition, tls: Some(tls), network }]
-            }
-            ServerKind::TlsTerminated => match gateway_tls::downstream(&server.spec, &[]) {
-                Some(tls) => self.tcp_chains(server, condition, Some(tls)),
-                None => Vec::new(),
-            },
-            ServerKind::Tcp => self.tcp_chains(server, ChainMatch::default(), None),
-            ServerKind::TlsPassthrough => self.passthrough_chains(server),
-        }
-    }
-
-    fn asker<'s>(&'s self, server: &'s EdgeServer) -> Asker<'s> {
-        let port = server.spec.port.number;
-        Asker { gateway: &server.gateway, namespace: self.namespace, labels: self.labels, port }
-    }
-
-    /// The VirtualServices that `server` obeys.
-    fn rules<'s>(&'s self, server: &'s EdgeServer) -> impl Iterator<Item = &'s RuleSet> {
-        let obeys =
-            |rules: &&RuleSet| rules.is_for(&server.gateway) && rules.visibility.includes(self.namespace);
-        self.mesh.rules.all().filter(obeys)
-    }
-
-    /// One chain for the first TCP rule.
-    fn tcp_chains(
-        &self,
-        server: &EdgeServer,
-        condition: ChainMatch,
-        tls: Option<model::tls::DownstreamTls>,
-    ) -> Vec<FilterChain> {
-        let asker = self.asker(server);
-        let mut rules = self.rules(server).filter(|rules| server.shared_hosts(rules).next().is_some());
-        let rule = rules.find_map(|rules| rules.connection_rules(None, &asker).next());
-        let name = server.table_name();
-        let chain = |rule: &super::rules::ConnectionRule| {
-            let clusters = super::actions::weighted(&rule.destinations, asker.port);
-            let network = Network::Tcp(self.mesh.connections.tcp(&name, clusters));
-            FilterChain { name: name.clone(), condition, tls, network }
-        };
-        rule.filter(|rule| !rule.destinations.is_empty()).map(chain).into_iter().collect()
-    }
-
-    /// A chain per TLS rule, by the server names that rule and server have in common.
-    fn passthrough_chains(&self, server: &EdgeServer) -> Vec<FilterChain> {
-        let asker = self.asker(server);
-        let mut chains: Vec<FilterChain> = Vec::new();
-        for rules in self.rules(server) {
-            for (rule, names) in rules.tls_rules(&asker) {
-                let shared = |name: &&str| {
-                    server.hosts.iter().find_map(|(_, host)| intersection(host, name)).map(str::to_owned)
-                };
-                let mut names: Vec<String> = names.iter().filter_map(shared).collect();
-                names.retain(|name| !chains.iter().any(|chain| chain.condition.server_names.contains(name)));
-                if names.is_empty() || rule.destinations.is_empty() {
-                    continue;
-                }
-                // A name of `*` is no name at all, in a chain.
-                let names = if names.iter().any(|name| name == "*") { Vec::new() } else { names };
-                let clusters = super::actions::weighted(&rule.destinations, asker.port);
-                let condition = ChainMatch {
-                    server_names: names,
-                    transport_protocol: Some("tls".to_owned()),
-                    ..ChainMatch::default()
-                };
-                let name = format!("{}.{}", server.table_name(), chains.len());
-                let network = Network::Tcp(self.mesh.connections.tcp(&name, clusters));
-                chains.push(FilterChain { name, condition, tls: None, network });
-            }
-        }
-        chains
-    }
-
-    /// The tables of all servers.
-    pub(super) fn tables(&self) -> Vec<RouteConfiguration> {
-        let mut tables = Vec::new();
-        for (port, servers) in &self.servers {
-            let plain: Vec<&EdgeServer> =
-                servers.iter().copied().filter(|s| s.kind == ServerKind::Http).collect();
-            if !plain.is_empty() {
-                tables.push(self.table(format!("http.{port}"), &plain));
-            }
-            for server in servers.iter().filter(|s| s.kind == ServerKind::Https) {
-                let table = self.table(server.table_name(), &[*server]);
-                // Two servers of one name would be one table; the first has it.
-                if tables.iter().all(|known: &RouteConfiguration| known.name != table.name) {
-                    tables.push(table);
-                }
-            }
-        }
-        tables
-    }
-
-    fn table<'s>(&'s self, name: String, servers: &[&'s EdgeServer]) -> RouteConfiguration {
-        let mut hosts: Vec<EdgeHost<'s>> = Vec::new();
-        for server in servers {
-            let asker = self.asker(server);
-            let redirects = server.kind == ServerKind::Http
-                && server.spec.tls.as_ref().is_some_and(|tls| tls.https_redirect);
-            for rules in self.rules(server).filter(|rules| !rules.routes(&asker).is_empty()) {
-                for name in unique(server.shared_hosts(rules)) {
-                    let host = EdgeHost::of(&mut hosts, name);
-                    host.add(rules, &asker);
-                    host.redirects |= redirects;
-                }
-            }
-            // Also where no rule says anything.
-            for (_, name) in server.hosts.iter().filter(|_| redirects) {
-                EdgeHost::of(&mut hosts, name).redirects = true;
-            }
-        }
-        let port = servers.first().map_or(0, |server| server.spec.port.number);
-        let virtual_host = |mut host: EdgeHost<'_>| {
-            catch_all_last(&mut host.routes);
-            VirtualHost {
-                name: format!("{}:{port}", host.name),
-                domains: vec![host.name],
-                routes: host.routes,
-                retry: Some(self.mesh.defaults.retry.clone()),
-                require_tls: host.redirects,
-                attempt_count_in_request: true,
-                ..VirtualHost::default()
-            }
-        };
-        RouteConfiguration {
-            name,
-            virtual_hosts: hosts.into_iter().map(virtual_host).collect(),
-            // Clients reach the gateway at whatever port it has on this machine.
-            ignore_port: true,
-            ..RouteConfiguration::default()
-        }
-    }
-}
-
 /// Where a gateway listens for a port of its Gateways: as it says, else at the port itself where that is possible.
-fn local_port(port: u16, ports: &BTreeMap<u16, u16>) -> Option<u16> {
+pub(super) fn local_port(port: u16, ports: &BTreeMap<u16, u16>) -> Option<u16> {
     match ports.get(&port) {
         // 0 stands for a port that is not chosen yet.
         Some(local) => Some(*local).filter(|local| *local != 0),
@@ -457,7 +226,7 @@ pub(super) fn homeless(mesh: &Mesh, world: &World, found: &mut Vec<Diagnostic>) 
     for proxy in &local.gateways {
         let servers = mesh.gateways.servers(&mesh.gateways.selecting(&proxy.labels));
         let homeless =
-            |port: &u16| proxy.ports.get(port).is_none() && local_port(*port, &proxy.ports).is_none();
+            |port: &u16| !proxy.ports.contains_key(port) && local_port(*port, &proxy.ports).is_none();
         for (port, servers) in servers.iter().filter(|(port, _)| homeless(port)) {
             let Some((server, edge)) =
                 servers.first().and_then(|s| Some((s, mesh.gateways.named(&s.gateway)?)))
@@ -474,16 +243,6 @@ pub(super) fn homeless(mesh: &Mesh, world: &World, found: &mut Vec<Diagnostic>) 
             found.push(problem.help(help));
         }
     }
-}
-
-fn unique<'h>(hosts: impl Iterator<Item = &'h str>) -> Vec<&'h str> {
-    let mut all = Vec::new();
-    for host in hosts {
-        if !all.contains(&host) {
-            all.push(host);
-        }
-    }
-    all
 }
 
 /// Tells of rules that no server of their gateways has a host in common with.

@@ -1,10 +1,11 @@
 //! Fields that are read and do nothing yet: each is told once, where it is written, and the rest of its resource works.
 
+use super::upstream_tls::is_delivered;
 use crate::world::World;
 use api::mesh_config::OutboundTrafficMode;
 use api::networking::{
-    ConnectionPoolSettings, DestinationRule, HttpRoute, LoadBalancerSettings, OutlierDetection,
-    PortTrafficPolicy, SimpleLb, TrafficPolicy, VirtualService,
+    ClientTlsSettings, ConnectionPoolSettings, DestinationRule, HttpRoute, LoadBalancerSettings,
+    OutlierDetection, PortTrafficPolicy, SimpleLb, TrafficPolicy, VirtualService,
 };
 use api::{Diagnostic, Object};
 
@@ -112,10 +113,12 @@ pub(super) fn destination_rule(object: &Object, spec: &DestinationRule, found: &
 
 fn traffic_policy(teller: &mut Teller<'_>, policy: &TrafficPolicy, path: &str) {
     let TrafficPolicy { load_balancer, connection_pool, outlier_detection, .. } = policy;
+    client_tls(teller, policy.tls.as_ref(), path);
     blocks(teller, (load_balancer.as_ref(), connection_pool.as_ref(), outlier_detection.as_ref()), path);
     for (index, port) in policy.port_level_settings.iter().enumerate() {
         let PortTrafficPolicy { load_balancer, connection_pool, outlier_detection, .. } = port;
         let path = format!("{path}.portLevelSettings[{index}]");
+        client_tls(teller, port.tls.as_ref(), &path);
         blocks(teller, (load_balancer.as_ref(), connection_pool.as_ref(), outlier_detection.as_ref()), &path);
     }
     teller.tell(
@@ -129,6 +132,14 @@ fn traffic_policy(teller: &mut Teller<'_>, policy: &TrafficPolicy, path: &str) {
         &format!("{path}.retryBudget"),
         "the proxy's own budget stays",
     );
+}
+
+fn client_tls(teller: &mut Teller<'_>, tls: Option<&ClientTlsSettings>, path: &str) {
+    if tls.is_some_and(|tls| !is_delivered(tls)) {
+        let message = "TLS with certificates or authorities of its own is not supported yet; such requests are answered with 503";
+        let help = "`ISTIO_MUTUAL` and `DISABLE` work, and `SIMPLE` with `insecureSkipVerify: true`, which checks nobody";
+        teller.found.push(teller.object.warning(&format!("{path}.tls"), message).help(help));
+    }
 }
 
 type Blocks<'b> =

@@ -1,7 +1,5 @@
 //! TLS towards destinations: mutual TLS of the mesh, chosen per endpoint unless a DestinationRule says otherwise, and
 //! what a DestinationRule asks for by itself.
-//!
-//! Certificates given as files are asked for over SDS by Istio's names for them (`file-cert:…`, `file-root:…`).
 
 use super::policy::Policy;
 use super::registry::{Port, Service};
@@ -18,8 +16,6 @@ use std::collections::BTreeMap;
 pub(super) const TLS_MODE: &str = "tlsMode";
 /// Its value.
 pub(super) const TLS_MODE_ISTIO: &str = "istio";
-/// SDS name of the authorities that the proxy's machine trusts.
-pub(super) const SYSTEM_ROOTS: &str = "file-root:system";
 
 /// How the endpoints of one cluster are reached.
 pub(super) struct Reach<'r> {
@@ -34,12 +30,12 @@ pub(super) struct Reach<'r> {
 }
 
 impl Reach<'_> {
-    /// The transports by endpoint, and that of endpoints that match none.
-    pub(super) fn transports(&self, policy: &Policy) -> (Vec<TransportMatch>, Transport) {
-        match policy.tls.as_ref().map(|tls| (tls.mode, tls)) {
+    /// The transports by endpoint, and that of endpoints that match none; `None` when a secret is not there.
+    pub(super) fn transports(&self, policy: &Policy) -> Option<(Vec<TransportMatch>, Transport)> {
+        Some(match policy.tls.as_ref().map(|tls| (tls.mode, tls)) {
             Some((ClientTlsMode::Disable, _)) => (Vec::new(), Transport::Plain),
             Some((ClientTlsMode::IstioMutual, tls)) => (Vec::new(), self.mesh(Some(tls))),
-            Some((ClientTlsMode::Simple | ClientTlsMode::Mutual, tls)) => (Vec::new(), self.own(tls)),
+            Some((ClientTlsMode::Simple | ClientTlsMode::Mutual, tls)) => (Vec::new(), self.own(tls)?),
             None if self.auto_mtls && self.service.in_mesh => {
                 let labels = BTreeMap::from([(TLS_MODE.to_owned(), TLS_MODE_ISTIO.into())]);
                 let mutual =
@@ -47,7 +43,7 @@ impl Reach<'_> {
                 (vec![mutual], Transport::Plain)
             }
             None => (Vec::new(), Transport::Plain),
-        }
+        })
     }
 
     /// Mutual TLS with the mesh's certificates.
@@ -90,43 +86,32 @@ impl Reach<'_> {
         }
     }
 
-    /// TLS of the destination's own.
-    fn own(&self, tls: &ClientTlsSettings) -> Transport {
-        let host = self.service.host.trim_start_matches("*.").to_owned();
-        let or_host = |text: &str| if text.is_empty() { host.clone() } else { text.to_owned() };
-        let names = [tls.subject_alt_names.as_slice(), self.service.subject_alt_names.as_slice()];
-        let names = names.into_iter().find(|n| !n.is_empty()).map(<[String]>::to_vec);
-        let trust = match (tls.credential_name.as_str(), tls.ca_certificates.as_str()) {
-            ("", "") => SYSTEM_ROOTS.to_owned(),
-            ("", file) => format!("file-root:{file}"),
-            (name, _) => format!("kubernetes://{name}-cacert"),
-        };
-        let certificate = match (tls.mode, tls.credential_name.as_str()) {
-            (ClientTlsMode::Mutual, "") => {
-                Some(format!("file-cert:{}~{}", tls.client_certificate, tls.private_key))
-            }
-            (ClientTlsMode::Mutual, name) => Some(format!("kubernetes://{name}")),
-            _ => None,
-        };
-        let validation = PeerValidation {
-            trust: SecretSource::Sds(trust),
-            subject_alt_names: names
-                .unwrap_or_else(|| vec![or_host(&tls.sni)])
-                .into_iter()
-                .map(any_exact)
-                .collect(),
-        };
-        Transport::Tls(Box::new(UpstreamTls {
-            certificate: certificate.map(SecretSource::Sds),
-            validation: (tls.insecure_skip_verify != Some(true)).then_some(validation),
-            sni: Some(or_host(&tls.sni)),
+    /// TLS of the destination's own. Certificates and authorities of clients are not delivered yet.
+    fn own(&self, tls: &ClientTlsSettings) -> Option<Transport> {
+        if !is_delivered(tls) {
+            return None;
+        }
+        let host = self.service.host.trim_start_matches("*.");
+        Some(Transport::Tls(Box::new(UpstreamTls {
+            certificate: None,
+            validation: None,
+            sni: Some(if tls.sni.is_empty() { host.to_owned() } else { tls.sni.clone() }),
             alpn: match self.http {
                 Some(UpstreamHttp::Http2) => vec!["h2".to_owned()],
                 Some(_) => vec!["http/1.1".to_owned()],
                 None => Vec::new(),
             },
             versions: TlsVersions::default(),
-        }))
+        })))
+    }
+}
+
+/// Whether a client has all that these settings need: those that check nothing and show nothing need nothing.
+pub(super) fn is_delivered(tls: &ClientTlsSettings) -> bool {
+    match tls.mode {
+        ClientTlsMode::Disable | ClientTlsMode::IstioMutual => true,
+        ClientTlsMode::Simple => tls.insecure_skip_verify == Some(true),
+        ClientTlsMode::Mutual => false,
     }
 }
 

@@ -18,6 +18,12 @@ pub(crate) fn cases() -> Vec<PathBuf> {
 }
 
 pub(crate) fn world(text: &str) -> (World, Vec<api::Diagnostic>) {
+    // Keys are made anew: none is ever kept.
+    let made = rcgen::generate_simple_self_signed(vec!["secure.example.com".to_owned()]).unwrap();
+    let quoted = |pem: String| pem.replace('\n', "\\n");
+    let text = text
+        .replace("@CERTIFICATE@", &quoted(made.cert.pem()))
+        .replace("@KEY@", &quoted(made.signing_key.serialize_pem()));
     let mut store = Store::default();
     let update = store.update(&[SourceFile { name: "in.yaml".into(), text: text.into() }]);
     (World::of(store.objects()), update.diagnostics)
