@@ -147,9 +147,9 @@ impl Start<'_> {
             let missing = self.missing_secrets(&secrets_of_listener(listener));
             found.extend(missing.map(|reason| (field.clone(), reason)));
             for routes in inline_routes(listener).filter(|routes| routes.validate_clusters) {
-                let unknown =
-                    clusters_of_routes(routes).filter(|name| catalog.clusters.latest(name).is_none());
-                let unknown: BTreeSet<&str> = unknown.collect();
+                // One that is declared and refused is told as such.
+                let is_unknown = |name: &&str| !clusters.iter().any(|declared| declared == name);
+                let unknown: BTreeSet<&str> = clusters_of_routes(routes).filter(is_unknown).collect();
                 let reason =
                     |name: &&str| format!("its routes send to the cluster `{name}`, which is not declared");
                 found.extend(unknown.iter().map(|name| (field.clone(), reason(name))));
@@ -175,5 +175,79 @@ impl Start<'_> {
                  `dynamic_resources.ads_config`"
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::discovery::{Scope, Stage};
+
+    const BACKEND: &str = "
+  clusters:
+  - name: backend
+    connect_timeout: 1s
+    load_assignment:
+      cluster_name: backend
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 9}}}}]}]
+";
+
+    fn listener(name: &str, port: u16, cluster: &str) -> String {
+        format!(
+            r#"
+  - name: {name}
+    address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: x
+          route_config: {{virtual_hosts: [{{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {{cluster: {cluster}}}}}]}}]}}
+          http_filters:
+          - name: router
+            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}"#
+        )
+    }
+
+    fn start(resources: &str) -> (Discovery, String) {
+        let bootstrap = xds::bootstrap::parse(&format!("static_resources:{resources}"), "boot.yaml").unwrap();
+        let mut discovery = Discovery::new(Scope::default());
+        let outcome = add_static(&mut discovery, &bootstrap, Instant::now());
+        let problems = outcome.err().unwrap_or_default();
+        (discovery, problems.iter().map(|problem| format!("{problem}\n")).collect())
+    }
+
+    #[test]
+    fn static_resources_are_in_force_at_once() {
+        let (discovery, problems) = start(&format!("{BACKEND}  listeners:{}", listener("l", 80, "backend")));
+        assert_eq!(problems, "");
+        let config = discovery.config();
+        assert_eq!((config.clusters.len(), config.listeners.len()), (1, 1));
+        assert_eq!((discovery.stage(), discovery.next()), (Stage::Complete, None));
+    }
+
+    #[test]
+    fn every_fault_is_told_with_its_line() {
+        let listeners = [listener("l", 80, "nowhere"), listener("m", 80, "backend")].concat();
+        let (_, problems) = start(&format!("{BACKEND}  listeners:{listeners}"));
+        let expected = "\
+            boot.yaml:21: `static_resources.listeners[1]`: address: 127.0.0.1:80 is taken by the listener `l`\n\
+            boot.yaml:9: `static_resources.listeners[0]`: its routes send to the cluster `nowhere`, which is not declared\n";
+        assert_eq!(problems, expected);
+    }
+
+    #[test]
+    fn what_nothing_will_ever_deliver_is_a_fault() {
+        let cluster = "
+  clusters:
+  - {name: c, type: EDS, connect_timeout: 1s, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}}
+";
+        let (_, problems) = start(cluster);
+        assert!(
+            problems.contains("asks EDS for `c`, and there is no `dynamic_resources.ads_config`"),
+            "{problems}"
+        );
     }
 }
