@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rig import peers, scenarios
+from rig import mesh, peers, scenarios
 from rig.report import chart, report, table
 from rig.rounds import Unreadable
 
@@ -32,6 +32,10 @@ ROWS = {
     "b7": ("idle mutual TLS connection", scenarios.b7_idle_mtls, "bytes", [("ieum", "envoy", 0.75, 0.30)]),
     "b8": ("process floor, one route", scenarios.b8_floor, "bytes", [("ieum", None, 12_000_000, 8_000_000)]),
     "b9": ("last of 10,000 routes, microseconds more", scenarios.b9_routes, "cpu_us", [("ieum 10000", "-ieum 1", 1.0, 0.5)]),
+    "b11": ("failed requests while a route is edited 20 times a second", mesh.b11_edits_under_load, "lost",
+            [("ieum", None, 0, 0)]),
+    "b12": ("saved file to first request that obeys it, p99", mesh.b12_file_to_request, "ms",
+            [("few routes", None, 150, 20), ("3000 routes", None, 150, 20)]),
     "b10": ("1 MB bodies", scenarios.b10_bulk, "cpu_us", [("ieum", "envoy", 1.0, 0.8)]),
 }
 SMOKE = ["b1", "b3", "b4", "b8"]

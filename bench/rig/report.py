@@ -20,7 +20,8 @@ def verdicts(row):
 
 
 def figure_text(row, value):
-    return f"{value / 1000:.1f} KB" if row["figure"] == "bytes" else f"{value:.1f} us"
+    shapes = {"bytes": lambda v: f"{v / 1000:.1f} KB", "cpu_us": lambda v: f"{v:.1f} us", "ms": lambda v: f"{v:.1f} ms"}
+    return shapes.get(row["figure"], lambda v: f"{v:g}")(value)
 
 
 def lines(result):
