@@ -105,6 +105,7 @@ fn http(text: &str) -> Network {
         action,
         request_headers: Default::default(),
         response_headers: Default::default(),
+        filters: None,
         metadata: Metadata::default(),
         provenance: None,
     };
@@ -321,7 +322,9 @@ fn tunnel_bytes_wait_for_the_endpoint_to_agree() {
         assert_eq!(rest(&mut client).await, "");
 
         // Refused, what follows is the next request.
-        let text = say(&proxy, &format!("GET / HTTP/1.1\r\nhost: a\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await;
+        let asked = "GET / HTTP/1.1\r\nhost: a\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n";
+        let text =
+            say(&proxy, &format!("{asked}GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await;
         assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2, "{text}");
         // What follows a refused CONNECT is not.
         let text = say(&proxy, &format!("CONNECT b:1 HTTP/1.1\r\nhost: b:1\r\n\r\n{GET}")).await;

@@ -17,6 +17,19 @@ pub(super) enum Field {
     TransferEncoding,
 }
 
+impl Field {
+    fn named(name: &[u8]) -> Self {
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => Self::Host,
+            7 if name.eq_ignore_ascii_case(b"upgrade") => Self::Upgrade,
+            10 if name.eq_ignore_ascii_case(b"connection") => Self::Connection,
+            14 if name.eq_ignore_ascii_case(b"content-length") => Self::ContentLength,
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => Self::TransferEncoding,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// What comes after a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
@@ -79,13 +92,14 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// More of the method.
-    pub(super) fn method(&mut self, part: &[u8]) {
+    /// More of the method, or of a field's name, which goes on in the next read.
+    pub(super) fn part(&mut self, part: &[u8]) {
         self.word.push(part);
     }
 
-    /// The method is complete; whether it was there at all.
-    pub(super) fn end_method(&mut self) -> bool {
+    /// The method is complete, `last` being its last part; whether it was there at all.
+    pub(super) fn end_method(&mut self, last: &[u8]) -> bool {
+        self.word.push(last);
         // Methods, unlike the other words here, are case-sensitive.
         self.is_connect = self.word.text() == b"CONNECT";
         std::mem::take(&mut self.word.length) > 0
@@ -95,20 +109,15 @@ impl Head {
         self.is_http10 = is_http10;
     }
 
-    /// More of a field's name.
-    pub(super) fn name(&mut self, part: &[u8]) {
-        self.word.push(part);
-    }
-
-    /// The name is complete: which field is it?
-    pub(super) fn end_name(&mut self) -> Result<Field, Rule> {
+    /// The name is complete, `last` being its last part: which field is it?
+    #[inline]
+    pub(super) fn end_name(&mut self, last: &[u8]) -> Result<Field, Rule> {
         let field = match self.word.length {
-            4 if self.word.is(b"host") => Field::Host,
-            7 if self.word.is(b"upgrade") => Field::Upgrade,
-            10 if self.word.is(b"connection") => Field::Connection,
-            14 if self.word.is(b"content-length") => Field::ContentLength,
-            17 if self.word.is(b"transfer-encoding") => Field::TransferEncoding,
-            _ => Field::Other,
+            0 => Field::named(last),
+            _ => {
+                self.word.push(last);
+                Field::named(self.word.text())
+            }
         };
         self.word.length = 0;
         self.place = Place::Before;

@@ -158,8 +158,10 @@ impl Scanner {
             let (was_head, is_limited) = (self.at.is_head(), self.at.is_limited());
             let room = if is_limited { (HEAD_SIZE - self.size) as usize } else { rest.len() };
             let outcome = match rest.get(..room.min(rest.len())) {
-                Some(rest) if !rest.is_empty() => self.step(rest),
-                _ => Err(Rule::HeadSize),
+                Some(rest) if rest.is_empty() => Err(Rule::HeadSize),
+                Some(rest) if was_head => self.pass_head(rest),
+                Some(rest) => self.step_body(rest),
+                None => Ok(0),
             };
             match outcome {
                 Ok(taken) => {
@@ -186,17 +188,27 @@ impl Scanner {
         Scanned { shown, used, asked }
     }
 
+    /// Takes `bytes` up to the end of the head, of an empty line before it, or of what there is.
+    fn pass_head(&mut self, bytes: &[u8]) -> Result<usize, Rule> {
+        let mut taken = 0;
+        while let Some((rest, first)) = bytes.get(taken..).and_then(|rest| Some((rest, *rest.first()?))) {
+            taken += match self.at {
+                At::LineStart | At::Name { .. } | At::Value(_) | At::ValueLf(_) | At::HeadLf => {
+                    self.step_field(rest, first)?
+                }
+                _ => self.step_request_line(rest, first)?,
+            };
+            if !self.at.is_in_head() {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
     /// Takes some of `bytes`, which is not empty.
-    #[inline]
-    fn step(&mut self, bytes: &[u8]) -> Result<usize, Rule> {
+    fn step_body(&mut self, bytes: &[u8]) -> Result<usize, Rule> {
         let Some(&first) = bytes.first() else { return Ok(0) };
         match self.at {
-            At::Start | At::StartLf | At::Method | At::Target { .. } | At::Version(_) | At::RequestLineLf => {
-                self.step_request_line(bytes, first)
-            }
-            At::LineStart | At::Name { .. } | At::Value(_) | At::ValueLf(_) | At::HeadLf => {
-                self.step_field(bytes, first)
-            }
             At::Sized(left) => {
                 let taken = (bytes.len() as u64).min(left);
                 self.at = At::Sized(left - taken);
@@ -222,24 +234,29 @@ impl Scanner {
             }
             At::StartLf => self.line_feed(first, At::Start),
             At::Method => {
-                let taken = run(bytes, TOKEN);
-                self.head.method(bytes.get(..taken).unwrap_or_default());
+                let taken = run_of_token(bytes);
+                let part = bytes.get(..taken).unwrap_or_default();
                 match bytes.get(taken) {
-                    None => Ok(taken),
-                    Some(b' ') if self.head.end_method() => self.go(At::Target { empty: true }, taken + 1),
+                    None => {
+                        self.head.part(part);
+                        Ok(taken)
+                    }
+                    Some(b' ') if self.head.end_method(part) => {
+                        self.go(At::Target { empty: true }, taken + 1)
+                    }
                     Some(&other) => Err(break_or(other, Rule::RequestLine)),
                 }
             }
             At::Target { empty } => {
-                let taken = run(bytes, TARGET);
+                let taken = run_above(bytes, b' ');
                 let empty = empty && taken == 0;
                 match bytes.get(taken) {
                     None => self.go(At::Target { empty }, taken),
                     Some(b' ') if !empty => self.go(At::Version(0), taken + 1),
-                    Some(b'#') => Err(Rule::Target),
                     Some(&other) => Err(break_or(other, Rule::RequestLine)),
                 }
             }
+            At::Version(0) if bytes.starts_with(b"HTTP/1.1\r") => self.go(At::RequestLineLf, 9),
             At::Version(at) => self.step_version(first, at),
             _ => self.line_feed(first, At::LineStart),
         }
@@ -272,24 +289,30 @@ impl Scanner {
                 _ if self.head.fields == HEAD_FIELDS => Err(Rule::HeadFields),
                 _ => {
                     self.head.fields += 1;
-                    self.go(At::Name { empty: true }, 0)
+                    match self.whole_field(bytes)? {
+                        Some(taken) => Ok(taken),
+                        None => self.go(At::Name { empty: true }, 0),
+                    }
                 }
             },
             At::Name { empty } => {
-                let taken = run(bytes, TOKEN);
+                let taken = run_of_token(bytes);
                 let empty = empty && taken == 0;
-                self.head.name(bytes.get(..taken).unwrap_or_default());
+                let part = bytes.get(..taken).unwrap_or_default();
                 match bytes.get(taken) {
-                    None => self.go(At::Name { empty }, taken),
+                    None => {
+                        self.head.part(part);
+                        self.go(At::Name { empty }, taken)
+                    }
                     Some(b':') if !empty => {
-                        let field = self.head.end_name()?;
+                        let field = self.head.end_name(part)?;
                         self.go(At::Value(field), taken + 1)
                     }
                     Some(&other) => Err(break_or(other, Rule::HeaderName)),
                 }
             }
             At::Value(field) => {
-                let taken = run(bytes, VALUE);
+                let taken = run_of_value(bytes);
                 if field != Field::Other {
                     self.head.value(field, bytes.get(..taken).unwrap_or_default())?;
                 }
@@ -319,6 +342,23 @@ impl Scanner {
         }
     }
 
+    /// Takes a line that is here whole and proper, as nearly all are; others are left to the steps.
+    #[inline]
+    fn whole_field(&mut self, bytes: &[u8]) -> Result<Option<usize>, Rule> {
+        let (name, rest) = bytes.split_at(run_of_token(bytes));
+        let Some(rest) = rest.strip_prefix(b":").filter(|_| !name.is_empty()) else { return Ok(None) };
+        let (value, end) = rest.split_at(run_of_value(rest));
+        if !end.starts_with(b"\r\n") {
+            return Ok(None);
+        }
+        let field = self.head.end_name(name)?;
+        if field != Field::Other {
+            self.head.value(field, value)?;
+            self.head.end_value(field)?;
+        }
+        Ok(Some(name.len() + 1 + value.len() + 2))
+    }
+
     fn step_chunk(&mut self, bytes: &[u8], first: u8) -> Result<usize, Rule> {
         match self.at {
             At::ChunkSize { size, digits } => match (first as char).to_digit(16) {
@@ -334,7 +374,7 @@ impl Scanner {
             },
             At::ChunkExtension { size, length } => {
                 let room = (CHUNK_EXTENSION - length) as usize;
-                let taken = run(bytes, VALUE).min(room);
+                let taken = run_of_value(bytes).min(room);
                 match first {
                     _ if taken > 0 => {
                         self.go(At::ChunkExtension { size, length: length + taken as u32 }, taken)
@@ -371,12 +411,12 @@ impl Scanner {
                     self.go(At::TrailerName { empty: true }, 0)
                 }
             },
-            At::TrailerName { empty } => match run(bytes, TOKEN) {
+            At::TrailerName { empty } => match run_of_token(bytes) {
                 0 if first == b':' && !empty => self.go(At::TrailerValue, 1),
                 0 => Err(break_or(first, Rule::HeaderName)),
                 taken => self.go(At::TrailerName { empty: false }, taken),
             },
-            At::TrailerValue => match run(bytes, VALUE) {
+            At::TrailerValue => match run_of_value(bytes) {
                 0 if first == b'\r' => self.go(At::TrailerLf, 1),
                 0 => Err(break_or(first, Rule::ControlByte)),
                 taken => self.go(At::TrailerValue, taken),
@@ -457,40 +497,58 @@ fn break_or(byte: u8, rule: Rule) -> Rule {
     }
 }
 
-/// Bytes of names and methods (RFC 9110, 5.6.2).
-const TOKEN: u8 = 1;
-/// Bytes of a target: visible ones, and those above ASCII, which the URI parser judges. A fragment has no place in a
-/// request; the URI parser would drop it, and another party may not.
-const TARGET: u8 = 2;
-/// Bytes of a value: space, tab, visible ones, and those above ASCII.
-const VALUE: u8 = 4;
+/// Length of the run of bytes of names and methods (RFC 9110, 5.6.2) at the start.
+#[inline]
+fn run_of_token(bytes: &[u8]) -> usize {
+    bytes.iter().position(|b| !TOKEN[usize::from(*b)]).unwrap_or(bytes.len())
+}
 
-static CLASSES: [u8; 256] = classes();
+static TOKEN: [bool; 256] = token_bytes();
 
-const fn classes() -> [u8; 256] {
-    let mut classes = [0; 256];
+const fn token_bytes() -> [bool; 256] {
+    let mut is_token = [false; 256];
     let mut byte = 0;
     while byte < 256 {
         let b = byte as u8;
-        let is_visible = b > b' ' && b != 0x7f;
-        if is_visible && b != b'#' {
-            classes[byte] |= TARGET;
-        }
-        if is_visible || b == b' ' || b == b'\t' {
-            classes[byte] |= VALUE;
-        }
-        if b.is_ascii_alphanumeric()
-            || matches!(b, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
-        {
-            classes[byte] |= TOKEN;
-        }
+        is_token[byte] = b.is_ascii_alphanumeric()
+            || matches!(b, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
         byte += 1;
     }
-    classes
+    is_token
 }
 
-/// Length of the run of bytes of `class` at the start.
+/// Length of the run of bytes of values at the start: space, tab, visible ones, and those above ASCII.
 #[inline]
-fn run(bytes: &[u8], class: u8) -> usize {
-    bytes.iter().position(|b| CLASSES[usize::from(*b)] & class == 0).unwrap_or(bytes.len())
+fn run_of_value(bytes: &[u8]) -> usize {
+    let mut length = 0;
+    loop {
+        length += run_above(bytes.get(length..).unwrap_or_default(), b' ' - 1);
+        match bytes.get(length) {
+            Some(b'\t') => length += 1,
+            _ => return length,
+        }
+    }
+}
+
+/// Length of the run of bytes above `floor` at the start, without DEL; eight at a time. Bytes above ASCII are among
+/// them: who reads them judges them. `floor` is below 0x7f.
+#[inline]
+fn run_above(bytes: &[u8], floor: u8) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let lowest = ONES * (u64::from(floor) + 1);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let too_low = word.wrapping_sub(lowest) & !word;
+        let del = word ^ (ONES * 0x7f);
+        let is_del = del.wrapping_sub(ONES) & !del;
+        // Borrows can only mark bytes after the first that is rightly marked.
+        let found = (too_low | is_del) & HIGH;
+        if found != 0 {
+            return at * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let is_out = |b: &u8| *b <= floor || *b == 0x7f;
+    bytes.len() - rest.len() + rest.iter().position(is_out).unwrap_or(rest.len())
 }
