@@ -81,6 +81,7 @@ fn envoy_takes_all_that_is_translated_for_proxies() {
             let file = folder.path().join("bootstrap.pb");
             std::fs::write(&file, bootstrap(&mesh.resources_for(node)).encode_to_vec()).unwrap();
             let output = Command::new(&envoy)
+                .current_dir(folder.path())
                 .args(["--mode", "validate", "-l", "error", "-c"])
                 .arg(&file)
                 .output()

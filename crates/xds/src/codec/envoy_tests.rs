@@ -122,7 +122,9 @@ fn the_real_envoy_takes_what_is_encoded() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bootstrap.pb");
     std::fs::write(&file, bootstrap.encode_to_vec()).unwrap();
+    // The logs of the configuration are made where it runs.
     let mut envoy = Command::new(testing::peers::envoy());
+    envoy.current_dir(folder.path());
     envoy.args(["--mode", "validate", "--log-level", "error", "--config-path"]).arg(&file);
     let output = envoy.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
