@@ -22,7 +22,7 @@ use crate::snapshot::{ChainState, HttpState, ListenerState, NetworkState, Snapsh
 use crate::tcp;
 use http::{HeaderMap, Method, StatusCode, Version};
 use identity::{certificate, handshake};
-use model::listener::Codec;
+use model::listener::{Codec, HttpConnectionManager};
 use refused::Refused;
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use stream::{Prefixed, Stream};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 /// Time for a TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(15);
@@ -49,8 +50,8 @@ pub(crate) struct Desk {
 impl Desk {
     /// The desk of thread number `worker`.
     pub(crate) fn new(local: Rc<Local>, worker: usize, limit: usize) -> Rc<Self> {
-        // Ids are unique in the process without a counter that threads share.
-        let next_id = Cell::new(((worker as u64) << 48) + 1);
+        // Ids are unique in the process without a counter that threads share, and small enough for JSON.
+        let next_id = Cell::new(((worker as u64) << 40) + 1);
         Rc::new(Self { local, limit, open: Cell::new(0), next_id, told: refused::Sparingly::default() })
     }
 
@@ -122,7 +123,7 @@ async fn journey(desk: &Rc<Desk>, arrival: Arrival) -> Result<(), Refused> {
         server_name: session.server_name.or(findings.hello.and_then(|h| h.server_name)).map(Into::into),
         tls_version: session.version,
         peer_uri: session.peer_uri,
-        own_uri: session.own_uri,
+        own_uri: chain.own_uri.clone(),
         chain: chain.name.clone(),
     });
     drop(state);
@@ -135,7 +136,7 @@ async fn journey(desk: &Rc<Desk>, arrival: Arrival) -> Result<(), Refused> {
         NetworkState::Tcp(tcp) => {
             visit.snapshot = None;
             let stream = Prefixed::with(first, stream);
-            tcp::pass(&desk.local, tcp, &visit.connection, stream).await;
+            Box::pin(tcp::pass(&desk.local, tcp, &visit.connection, stream)).await;
         }
     }
     Ok(())
@@ -195,6 +196,34 @@ async fn sleep_or_never(limit: Option<Duration>) {
     }
 }
 
+/// How long a connection is used before its client is sent elsewhere.
+#[derive(Debug, Clone, Copy)]
+struct Lifetime {
+    end: Option<Instant>,
+    requests: u64,
+}
+
+impl Lifetime {
+    /// Begins now.
+    fn of(_manager: &HttpConnectionManager) -> Self {
+        Self {
+            end: None,
+            requests: u64::MAX,
+        }
+    }
+
+    /// Whether it is over after so many requests.
+    fn is_over(&self, requests: u64) -> bool {
+        requests >= self.requests || self.end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// How long the next request is waited for.
+    fn idle_limit(&self, manager: &HttpConnectionManager) -> Option<Duration> {
+        let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
+        [manager.idle_timeout, left].into_iter().flatten().min()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Http1,
@@ -215,7 +244,6 @@ struct Session {
     version: Option<&'static str>,
     protocol: Option<Protocol>,
     peer_uri: Option<Box<str>>,
-    own_uri: Option<Box<str>>,
 }
 
 impl Secured {
@@ -235,7 +263,6 @@ async fn secure(socket: Prefixed<TcpStream>, config: Arc<rustls::ServerConfig>) 
         version: agreed.protocol_version().and_then(version_name),
         protocol: agreed.alpn_protocol().and_then(protocol_named),
         peer_uri: peer.and_then(|p| p.uri_sans.into_iter().next()).map(Into::into),
-        own_uri: None,
     };
     Ok(Secured { stream: Stream::Tls(Box::new(tls)), first: Vec::new(), session })
 }

@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
-/// Endpoints tried for one connection.
+/// Endpoints tried for one connection where nothing else is configured.
 const TRIES: usize = 3;
 /// Picks made to find one that was not tried.
 const PICKS: u32 = 16;
@@ -38,7 +39,9 @@ pub(crate) async fn pass<IO>(
         Err(failure) => return end(exchange, failure, None),
     };
     exchange.cluster = Some(cluster.config.clone());
-    let (connected, _active) = match Box::pin(connect_some(local, &cluster, &mut exchange)).await {
+    let tries = TRIES;
+    let connecting = Box::pin(connect_some(local, &cluster, &mut exchange, tries));
+    let (connected, _active) = match connecting.await {
         Ok(connected) => connected,
         Err((failure, why)) => return end(exchange, failure, why),
     };
@@ -48,9 +51,13 @@ pub(crate) async fn pass<IO>(
     exchange.established();
 
     let mut passage = Passage::new(client, connected.stream);
+    let end_at = None::<Instant>;
     let ended = loop {
-        match passage.run(tcp.proxy.idle_timeout, REPORT).await {
+        let left = end_at.map(|end| end.saturating_duration_since(Instant::now()));
+        let report = left.map_or(REPORT, |left| left.min(REPORT));
+        match passage.run(tcp.proxy.idle_timeout, report).await {
             Some(ended) => break ended,
+            None if left.is_some_and(|left| left <= REPORT) => break Ended::Done,
             None => {
                 (exchange.bytes_received, exchange.bytes_sent) = passage.bytes();
                 exchange.report();
@@ -112,12 +119,13 @@ async fn connect_some(
     local: &Local,
     cluster: &ClusterState,
     exchange: &mut Exchange,
+    tries: usize,
 ) -> Result<(Connected, Active), (Failure, Option<String>)> {
     let mut tried = Vec::new();
     // Those that failed count as busy until it is over: the least busy is another.
     let mut failed = Vec::new();
     let mut last = (Failure::NoHealthyEndpoint, None);
-    while tried.len() < TRIES {
+    while tried.len() < tries {
         let picked = cluster.pick_avoiding(local.random(), &tried, PICKS);
         let Some(endpoint) = picked.filter(|e| !tried.contains(&e.id)) else { break };
         tried.push(endpoint.id);

@@ -3,7 +3,7 @@
 
 use super::answered::Answered;
 use super::stage::Stage;
-use super::{Visit, sleep_or_never};
+use super::{Lifetime, Visit, sleep_or_never};
 use crate::framing::{Begin, Hold, Ledger, Rule};
 use crate::gate::TunnelGate;
 use crate::request::{self, AnswerBody, Context};
@@ -52,19 +52,20 @@ where
     let ledger = Arc::new(Ledger::default());
     let context = visit.context(http, Some(gate.clone()));
     let hold = Hold::new(stream, first, ledger.clone(), gate);
-    while await_request(visit, http, &hold).await {
-        let turn = Box::pin(take_turn(visit, http, &hold, &context, &ledger)).await;
+    let lifetime = Lifetime::of(&http.manager);
+    while await_request(visit, lifetime.idle_limit(&http.manager), &hold).await {
+        let turn = Box::pin(take_turn(visit, http, &hold, &context, &ledger, lifetime)).await;
         if let Turn::Over = turn {
             break;
         }
     }
     // A tunnel may go on after HTTP.
     hold.released().await;
-    part(visit, http, &hold).await;
+    Box::pin(part(visit, http, &hold)).await;
 }
 
 /// Waits for a request; whether one is coming.
-async fn await_request<IO>(visit: &mut Visit, http: &Arc<HttpState>, hold: &Hold<IO>) -> bool
+async fn await_request<IO>(visit: &mut Visit, limit: Option<Duration>, hold: &Hold<IO>) -> bool
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -72,7 +73,7 @@ where
         biased;
         begun = hold.begin() => matches!(begun, Ok(Begin::Request)),
         () = visit.stage.reached(Stage::Closing) => false,
-        () = sleep_or_never(http.manager.idle_timeout) => false,
+        () = sleep_or_never(limit) => false,
     }
 }
 
@@ -83,6 +84,7 @@ async fn take_turn<IO>(
     hold: &Hold<IO>,
     context: &Rc<Context>,
     ledger: &Arc<Ledger>,
+    lifetime: Lifetime,
 ) -> Turn
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -95,14 +97,16 @@ where
         async move {
             let asked = Asked::of(&request);
             let answer = request::serve(&context, request).await;
-            let is_leaving = stage.now() >= Stage::Leaving;
+            let is_leaving = stage.now() >= Stage::Leaving || lifetime.is_over(ledger.calls());
             Ok::<_, Infallible>(complete(answer, asked, is_leaving, &context, ledger))
         }
     });
     let mut connection = builder().serve_connection(TokioIo::new(hold.link()), service).with_upgrades();
     let mut connection = Pin::new(&mut connection);
     let mut calls = ledger.calls();
-    let mut tick = std::pin::pin!(sleep_until(Instant::now() + TICK));
+    let head_time = HEAD_TIME;
+    let tick_time = TICK.min(head_time);
+    let mut tick = std::pin::pin!(sleep_until(Instant::now() + tick_time));
     let mut is_closing = false;
     loop {
         tokio::select! {
@@ -121,14 +125,14 @@ where
                 if std::mem::replace(&mut calls, ledger.calls()) == calls && hold.is_at_rest() {
                     return Turn::Resting;
                 }
-                if hold.head_since().is_some_and(|since| since.elapsed() >= HEAD_TIME) {
+                if hold.head_since().is_some_and(|since| since.elapsed() >= head_time) {
                     hold.refuse(Rule::HeadTime);
                 }
                 let patience = http.manager.stream_idle_timeout.unwrap_or(BLOCKED_TIME);
                 if hold.blocked_since().is_some_and(|since| since.elapsed() >= patience) {
                     return Turn::Over;
                 }
-                tick.as_mut().reset(Instant::now() + TICK);
+                tick.as_mut().reset(Instant::now() + tick_time);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::answered::Answered;
 use super::stage::Stage;
-use super::{Refusals, Visit};
+use super::{Lifetime, Refusals, Visit};
 use crate::framing::Rule;
 use crate::record::Telemetry;
 use crate::request::{self, AnswerBody};
@@ -48,6 +48,7 @@ pub(super) async fn serve<IO>(visit: &mut Visit, http: &Arc<HttpState>, stream: 
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let lifetime = Lifetime::of(&http.manager);
     let context = visit.context(http, None);
     let streams = Rc::new(Streams::default());
     let (counted, refusals) = (streams.clone(), visit.refusals(http));
@@ -82,8 +83,8 @@ where
                 if std::mem::replace(&mut calls, streams.calls.get()) != calls || streams.open.get() > 0 {
                     idle_since = now;
                 }
-                let is_over = http.manager.idle_timeout.is_some_and(|limit| now - idle_since >= limit);
-                if is_over && !is_leaving {
+                let is_idle = http.manager.idle_timeout.is_some_and(|limit| now - idle_since >= limit);
+                if (is_idle || lifetime.is_over(calls)) && !is_leaving {
                     is_leaving = true;
                     connection.as_mut().graceful_shutdown();
                 }

@@ -3,7 +3,11 @@
 
 use super::rule::Rule;
 use super::scanner::{Scanner, Standing};
+use super::{Hold, Ledger};
+use crate::gate::TunnelGate;
 use proptest::prelude::*;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What a stream comes to: bytes shown, complete heads, where it stands.
 fn read(parts: &[&[u8]]) -> (usize, u64, Standing) {
@@ -298,6 +302,64 @@ proptest! {
     ) {
         same_for_cuts(&bytes, cuts.clone())?;
         same_for_cuts(&[start.as_bytes(), &bytes].concat(), cuts)?;
+    }
+}
+
+/// What a parser sees of `stream`, written in pieces and read into a small buffer. Each request is answered at once.
+fn seen_through_a_link(stream: &[u8], cuts: &[usize], buffer: usize) -> Vec<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let (mut client, server) = tokio::io::duplex(16);
+        let ledger = Arc::new(Ledger::default());
+        let hold = Hold::new(server, Vec::new(), ledger.clone(), Arc::new(TunnelGate::default()));
+        let mut link = hold.link();
+        let write = async {
+            let mut from = 0;
+            for cut in cuts.iter().copied().filter(|c| *c <= stream.len()).chain([stream.len()]) {
+                // A refusing reader may be gone.
+                let _ = client.write_all(&stream[from..cut.max(from)]).await;
+                from = from.max(cut);
+                tokio::task::yield_now().await;
+            }
+            drop(client);
+        };
+        let read = async {
+            let (mut seen, mut room) = (Vec::new(), vec![0; buffer]);
+            loop {
+                match link.read(&mut room).await {
+                    Ok(0) | Err(_) => break,
+                    Ok(count) => seen.extend_from_slice(&room[..count]),
+                }
+                let mut scanner = Scanner::new();
+                scanner.scan(&seen);
+                while ledger.calls() < scanner.requests() {
+                    ledger.call();
+                    ledger.answer();
+                }
+                link.flush().await.unwrap();
+            }
+            drop(link);
+            drop(hold);
+            seen
+        };
+        tokio::join!(write, read).1
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_parser_sees_what_is_proper_and_nothing_of_what_is_not(
+        pieces in prop::collection::vec(piece(), 0..12),
+        mut cuts in prop::collection::vec(0usize..200, 0..20),
+        buffer in 1usize..100,
+    ) {
+        let stream = pieces.concat().into_bytes();
+        cuts.sort_unstable();
+        let (shown, ..) = read(&[&stream]);
+        let seen = seen_through_a_link(&stream, &cuts, buffer);
+        prop_assert_eq!(String::from_utf8_lossy(&seen), String::from_utf8_lossy(&stream[..shown]));
     }
 }
 

@@ -2,11 +2,13 @@
 
 use super::{Config, Snapshot};
 use crate::record::{Recorder, Telemetry};
+use identity::certificate;
 use identity::config::server_config;
 use model::listener::{
     ConnectionFacts, FilterChain, HttpConnectionManager, Listener, Network, RouteSource, TcpProxy,
 };
 use model::routing::RouteTable;
+use model::tls::{DownstreamTls, SecretContent, SecretSource};
 use std::sync::Arc;
 
 /// A listener.
@@ -25,6 +27,8 @@ pub struct ChainState {
     pub listener: Arc<Listener>,
     /// TLS with the client, or why it is not ready; `None` for plaintext.
     pub tls: Option<Result<Arc<rustls::ServerConfig>, Arc<str>>>,
+    /// URI name in the certificate that is presented first.
+    pub own_uri: Option<Box<str>>,
     /// What is done with the bytes inside.
     pub network: NetworkState,
 }
@@ -114,8 +118,12 @@ impl ChainState {
                 Some(made.map_err(|e| e.to_string().into()))
             }
         };
+        let own_uri = match old {
+            Some(old) if keeps_tls => old.own_uri.clone(),
+            _ => chain.tls.as_ref().and_then(|tls| own_uri(config, tls)),
+        };
         let network = NetworkState::compile(config, listener, &chain.network, old, telemetry);
-        Self { name: name.into(), listener: listener.clone(), tls, network }
+        Self { name: name.into(), listener: listener.clone(), tls, own_uri, network }
     }
 
     fn has_routes_of(&self, config: &Config) -> bool {
@@ -127,6 +135,19 @@ impl ChainState {
             _ => false,
         }
     }
+}
+
+fn own_uri(config: &Config, tls: &DownstreamTls) -> Option<Box<str>> {
+    let pair = match tls.certificates.first()? {
+        SecretSource::Inline(pair) => pair,
+        SecretSource::Sds(name) => match &config.secret(name)?.content {
+            SecretContent::Certificate(pair) => pair,
+            SecretContent::TrustBundle(_) => return None,
+        },
+    };
+    let chain = certificate::parse_chain(&pair.chain_pem).ok()?;
+    let facts = certificate::facts(chain.first()?).ok()?;
+    facts.uri_sans.into_iter().next().map(Into::into)
 }
 
 impl NetworkState {

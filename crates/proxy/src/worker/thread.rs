@@ -82,7 +82,13 @@ async fn obey(start: Start) {
         };
         match order {
             Some(Order::Listen { name, address, socket }) => {
-                let Ok(socket) = TcpListener::from_std(socket) else { continue };
+                let socket = match TcpListener::from_std(socket) {
+                    Ok(socket) => socket,
+                    Err(error) => {
+                        notice::tell(format_args!("{name}: thread {number} cannot listen: {error}"));
+                        continue;
+                    }
+                };
                 let post = Rc::new(Post {
                     desk: desk.clone(),
                     open: open.clone(),
