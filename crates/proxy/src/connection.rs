@@ -18,7 +18,7 @@ use crate::gate::TunnelGate;
 use crate::local::Local;
 use crate::record::{ConnectionRecord, ListenerCounters, OpenConnection, Recorder, RequestRecord, Telemetry};
 use crate::request::Context;
-use crate::snapshot::{ChainState, HttpState, ListenerState, NetworkState, Snapshot};
+use crate::snapshot::{ChainState, HttpState, NetworkState, Snapshot};
 use crate::tcp;
 use http::{HeaderMap, Method, StatusCode, Version};
 use identity::{certificate, handshake};
@@ -85,39 +85,42 @@ pub(crate) struct Arrival {
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(desk: Rc<Desk>, arrival: Arrival) {
-    let listener = arrival.listener.clone();
-    let remote = arrival.remote;
-    if let Err(refused) = journey(&desk, arrival).await {
-        refused.count(desk.telemetry(), &listener);
-        if refused.is_worth_telling() {
-            desk.told.tell(|| format!("{listener}: connection from {remote} closed: {refused}"));
+    let (listener, remote) = (arrival.listener.clone(), arrival.remote);
+    // What is only needed to get here is given back before the connection waits for its first request.
+    match Box::pin(receive(&desk, arrival)).await {
+        Ok(guest) => guest.serve().await,
+        Err(refused) => {
+            refused.count(desk.telemetry(), &listener);
+            if refused.is_worth_telling() {
+                desk.told.tell(|| format!("{listener}: connection from {remote} closed: {refused}"));
+            }
         }
     }
 }
 
-async fn journey(desk: &Rc<Desk>, arrival: Arrival) -> Result<(), Refused> {
+/// From the socket to a stream of bytes with a filter chain.
+async fn receive(desk: &Rc<Desk>, arrival: Arrival) -> Result<Guest, Refused> {
     let Arrival { socket, remote, listener, counters, stage } = arrival;
-    let _seat = take_seat(desk, &counters)?;
+    let seat = take_seat(desk, &counters)?;
     // An answer's end must not wait for an acknowledgement of its beginning.
     socket.set_nodelay(true).map_err(|_| Refused::Gone)?;
     let local = socket.local_addr().map_err(|_| Refused::Gone)?;
 
     let snapshot = desk.local.snapshot();
-    let state = snapshot.listeners.get(&*listener).ok_or(Refused::NoListener)?.clone();
+    let state = snapshot.listeners.get(&*listener).ok_or(Refused::NoListener)?;
     let mut socket = Prefixed::new(socket);
-    let findings = Box::pin(inspect::inspect(&mut socket, &state.config, local)).await?;
-    let chain =
-        findings.with_facts(local, |facts| choose(&state, facts).ok_or_else(|| Refused::no_chain(facts)))?;
+    let findings = inspect::inspect(&mut socket, &state.config, local).await?;
+    let chain = findings
+        .with_facts(local, |facts| state.chain_for(facts).cloned().ok_or_else(|| Refused::no_chain(facts)))?;
 
     let secured = match &chain.tls {
         None => Secured::plain(socket),
         Some(Err(why)) => return Err(Refused::TlsNotReady(why.clone())),
-        Some(Ok(config)) => Box::pin(secure(socket, config.clone())).await?,
+        Some(Ok(config)) => secure(socket, config.clone()).await?,
     };
-    let id = desk.next_id.replace(desk.next_id.get() + 1);
     let Secured { stream, first, session } = secured;
     let connection = Arc::new(ConnectionRecord {
-        id,
+        id: desk.next_id.replace(desk.next_id.get() + 1),
         remote,
         local,
         server_name: session.server_name.or(findings.hello.and_then(|h| h.server_name)).map(Into::into),
@@ -126,20 +129,56 @@ async fn journey(desk: &Rc<Desk>, arrival: Arrival) -> Result<(), Refused> {
         own_uri: chain.own_uri.clone(),
         chain: chain.name.clone(),
     });
-    drop(state);
+    let visit = Visit { desk: desk.clone(), listener, connection, stage, snapshot: Some(snapshot) };
+    Ok(Guest { visit, chain, stream, first, protocol: session.protocol, _seat: seat })
+}
 
-    let mut visit = Visit { desk: desk.clone(), listener, connection, stage, snapshot: Some(snapshot) };
-    match &chain.network {
-        NetworkState::Http(http) => {
-            speak_http(&mut visit, &http.clone(), stream, first, session.protocol).await;
-        }
-        NetworkState::Tcp(tcp) => {
-            visit.snapshot = None;
-            let stream = Prefixed::with(first, stream);
-            Box::pin(tcp::pass(&desk.local, tcp, &visit.connection, stream)).await;
+/// A connection that is let in.
+struct Guest {
+    visit: Visit,
+    chain: Arc<ChainState>,
+    stream: Stream,
+    /// What was read of the stream already.
+    first: Vec<u8>,
+    /// What ALPN says.
+    protocol: Option<Protocol>,
+    _seat: Seat,
+}
+
+impl Guest {
+    async fn serve(self) {
+        let Self { mut visit, chain, stream, first, protocol, _seat } = self;
+        let mut stream = Prefixed::with(first, stream);
+        match &chain.network {
+            NetworkState::Http(http) => {
+                let protocol = match (http.manager.codec, protocol) {
+                    (Codec::Http1, _) => Some(Protocol::Http1),
+                    (Codec::Http2, _) => Some(Protocol::Http2),
+                    (Codec::Auto, Some(protocol)) => Some(protocol),
+                    (Codec::Auto, None) => Box::pin(sniff(&mut visit, http, &mut stream)).await,
+                };
+                match protocol {
+                    Some(Protocol::Http1) => http1::serve(&mut visit, http, stream).await,
+                    Some(Protocol::Http2) => Box::pin(http2::serve(&mut visit, http, stream)).await,
+                    None => {}
+                }
+            }
+            NetworkState::Tcp(tcp) => {
+                visit.snapshot = None;
+                Box::pin(tcp::pass(&visit.desk.local, tcp, &visit.connection, stream)).await;
+            }
         }
     }
-    Ok(())
+}
+
+/// HTTP's version by its first bytes; `None` when they do not come.
+async fn sniff(visit: &mut Visit, http: &HttpState, stream: &mut Prefixed<Stream>) -> Option<Protocol> {
+    let is_http2 = tokio::select! {
+        sniffed = inspect::is_http2(stream) => sniffed.ok()?,
+        () = visit.stage.reached(Stage::Closing) => return None,
+        () = sleep_or_never(http.manager.idle_timeout) => return None,
+    };
+    Some(if is_http2 { Protocol::Http2 } else { Protocol::Http1 })
 }
 
 fn take_seat(desk: &Rc<Desk>, counters: &ListenerCounters) -> Result<Seat, Refused> {
@@ -148,45 +187,6 @@ fn take_seat(desk: &Rc<Desk>, counters: &ListenerCounters) -> Result<Seat, Refus
     }
     desk.open.set(desk.open.get() + 1);
     Ok(Seat(desk.clone(), counters.opened()))
-}
-
-fn choose(state: &ListenerState, facts: &model::listener::ConnectionFacts<'_>) -> Option<Arc<ChainState>> {
-    state.chain_for(facts).cloned()
-}
-
-/// HTTP/1 or HTTP/2, as the configuration, ALPN or the first bytes say.
-async fn speak_http(
-    visit: &mut Visit,
-    http: &Arc<HttpState>,
-    stream: Stream,
-    first: Vec<u8>,
-    protocol: Option<Protocol>,
-) {
-    let mut stream = Prefixed::with(first, stream);
-    let protocol = match (http.manager.codec, protocol) {
-        (Codec::Http1, _) => Protocol::Http1,
-        (Codec::Http2, _) => Protocol::Http2,
-        (Codec::Auto, Some(protocol)) => protocol,
-        (Codec::Auto, None) => {
-            let sniffed = tokio::select! {
-                sniffed = inspect::is_http2(&mut stream) => sniffed,
-                () = visit.stage.reached(Stage::Closing) => return,
-                () = sleep_or_never(http.manager.idle_timeout) => return,
-            };
-            match sniffed {
-                Ok(true) => Protocol::Http2,
-                Ok(false) => Protocol::Http1,
-                Err(_) => return,
-            }
-        }
-    };
-    match protocol {
-        Protocol::Http1 => {
-            let (first, stream) = stream.into_parts();
-            http1::serve(visit, http, stream, first).await;
-        }
-        Protocol::Http2 => Box::pin(http2::serve(visit, http, stream)).await,
-    }
 }
 
 async fn sleep_or_never(limit: Option<Duration>) {

@@ -3,6 +3,7 @@
 
 use super::answered::Answered;
 use super::stage::Stage;
+use super::stream::Prefixed;
 use super::{Lifetime, Visit, sleep_or_never};
 use crate::framing::{Begin, Hold, Ledger, Rule};
 use crate::gate::TunnelGate;
@@ -43,11 +44,12 @@ enum Turn {
     Over,
 }
 
-/// Serves the requests on `stream`, of which `first` was read already.
-pub(super) async fn serve<IO>(visit: &mut Visit, http: &Arc<HttpState>, stream: IO, first: Vec<u8>)
+/// Serves the requests on `stream`.
+pub(super) async fn serve<IO>(visit: &mut Visit, http: &Arc<HttpState>, stream: Prefixed<IO>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let (first, stream) = stream.into_parts();
     let gate = Arc::new(TunnelGate::default());
     let ledger = Arc::new(Ledger::default());
     let context = visit.context(http, Some(gate.clone()));

@@ -3,7 +3,7 @@
 use crate::connection::{self, Arrival, Desk, Stage, StageView};
 use crate::local::Local;
 use crate::notice;
-use crate::record::{ListenerCounters, Telemetry};
+use crate::record::ListenerCounters;
 use crate::snapshot::Live;
 use futures_util::FutureExt;
 use std::cell::RefCell;
@@ -143,19 +143,15 @@ fn begin(post: &Rc<Post>, socket: TcpStream, remote: SocketAddr) {
     let (listener, counters) = post.listener.borrow().clone();
     let arrival = Arrival { socket, remote, listener, counters, stage: StageView::of(&post.stage) };
     let telemetry = post.desk.local.live().telemetry().clone();
-    let serving = connection::serve(post.desk.clone(), arrival);
     let counted = Counted::new(post.open.clone());
-    tokio::task::spawn_local(async move {
-        let _counted = counted;
-        guard(&telemetry, serving).await;
-    });
-}
-
-/// A panic costs one connection, and is counted.
-async fn guard(telemetry: &Telemetry, serving: impl Future<Output = ()>) {
-    if AssertUnwindSafe(serving).catch_unwind().await.is_err() {
-        telemetry.panicked();
-    }
+    // A panic costs one connection, and is counted.
+    let serving = AssertUnwindSafe(connection::serve(post.desk.clone(), arrival)).catch_unwind();
+    tokio::task::spawn_local(serving.map(move |outcome| {
+        drop(counted);
+        if outcome.is_err() {
+            telemetry.panicked();
+        }
+    }));
 }
 
 /// Without file descriptors accepting fails again at once: others need time to close theirs.
