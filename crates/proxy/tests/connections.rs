@@ -105,7 +105,6 @@ fn http(text: &str) -> Network {
         action,
         request_headers: Default::default(),
         response_headers: Default::default(),
-        filters: None,
         metadata: Metadata::default(),
         provenance: None,
     };
@@ -521,5 +520,58 @@ fn more_connections_than_allowed_are_closed_and_counted() {
         let series = "ieum_connections_refused_total{listener=\"web\",reason=\"too_many_connections\"}";
         proxy.counts(series, 1).await;
         drop(open);
+    });
+}
+
+#[test]
+fn a_request_ends_when_its_client_goes_away() {
+    in_time(async {
+        let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = Proxy::start(
+            1,
+            vec![listener("web", vec![chain("main", http("hello"))])],
+            vec![cluster("a", &[upstream.local_addr().unwrap()])],
+        );
+        let mut client = proxy.connect("web").await;
+        client.write_all(b"GET /to-a HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let (mut endpoint, _) = upstream.accept().await.unwrap();
+        endpoint.read_u8().await.unwrap();
+        drop(client);
+        // The endpoint learns of it, whatever it was about to answer.
+        let _ = endpoint.read_to_end(&mut Vec::new()).await;
+    });
+}
+
+#[test]
+fn no_bytes_bring_a_thread_down() {
+    in_time(async {
+        let mut plain = chain("plain", http("hello"));
+        plain.condition.transport_protocol = Some("raw_buffer".into());
+        let mut inspected = listener("web", vec![plain]);
+        inspected.inspect = Inspection { tls: true, http: true };
+        let proxy = Proxy::start(1, vec![inspected], vec![]);
+        let mut random = 7u64;
+        let mut byte = || {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (random >> 56) as u8
+        };
+        let begins: [&[u8]; 6] = [
+            b"",
+            b"GET / HTTP/1.1\r\nhost: a\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"\x16\x03\x01\x00\xc8\x01",
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n",
+            b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n",
+        ];
+        for round in 0..120 {
+            let mut bytes = begins[round % begins.len()].to_vec();
+            bytes.extend((0..200).map(|_| byte()));
+            let mut client = proxy.connect("web").await;
+            let _ = client.write_all(&bytes).await;
+            let _ = client.shutdown().await;
+            let _ = client.read_to_end(&mut Vec::new()).await;
+        }
+        assert!(say(&proxy, "GET / HTTP/1.0\r\n\r\n").await.ends_with("hello"));
+        proxy.counts("ieum_panics_total", 0).await;
     });
 }

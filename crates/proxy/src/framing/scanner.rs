@@ -158,7 +158,7 @@ impl Scanner {
             let (was_head, is_limited) = (self.at.is_head(), self.at.is_limited());
             let room = if is_limited { (HEAD_SIZE - self.size) as usize } else { rest.len() };
             let outcome = match rest.get(..room.min(rest.len())) {
-                Some(rest) if rest.is_empty() => Err(Rule::HeadSize),
+                Some([]) => Err(Rule::HeadSize),
                 Some(rest) if was_head => self.pass_head(rest),
                 Some(rest) => self.step_body(rest),
                 None => Ok(0),
