@@ -87,6 +87,8 @@ pub struct Discovery {
     complete: bool,
     /// Types that were restored into a session which cannot tell what is gone since.
     unsure: BTreeSet<String>,
+    /// What was saved is being taken: there is nothing to wait for beyond it.
+    restoring: bool,
     output: Output,
 }
 
@@ -108,6 +110,7 @@ impl Discovery {
             next: None,
             complete: false,
             unsure: BTreeSet::new(),
+            restoring: false,
             output: Output::default(),
         }
     }
@@ -147,6 +150,7 @@ impl Discovery {
 
     /// Takes what was in force before a restart. Whatever the control plane changed meanwhile it tells on connecting.
     pub fn restore(&mut self, saved: Vec<DeltaDiscoveryResponse>, now: Instant) {
+        self.restoring = true;
         for response in saved {
             if self.scope.ads && !self.scope.delta {
                 self.unsure.insert(response.type_url.clone());
@@ -154,13 +158,15 @@ impl Discovery {
             let (delivered, _) = self.take_response(Response::Delta(response), now);
             self.conclude(&delivered.type_url, now);
         }
+        self.restoring = false;
+        self.advance(now);
         // A new stream begins with all of these.
         self.output.requests.clear();
     }
 
     /// Looks again at what was waited for.
     pub fn advance(&mut self, now: Instant) {
-        let expected = match (self.scope.clusters, self.catalog.clusters.answered) {
+        let expected = match (self.scope.clusters && !self.restoring, self.catalog.clusters.answered) {
             (false, _) => Expected::Never,
             (true, false) => Expected::All,
             (true, true) => Expected::More,

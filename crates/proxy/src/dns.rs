@@ -123,32 +123,19 @@ fn at(endpoint: &Endpoint, name: &str, address: SocketAddr) -> Endpoint {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use model::balance::LoadBalancing;
-    use model::cluster::{Transport, UpstreamHttp};
-    use model::endpoint::{Health, LocalityEndpoints};
-    use model::metadata::Metadata;
+    use cds::cluster::DiscoveryType::{LogicalDns, StrictDns};
+    use envoy_types::pb::envoy::config::cluster::v3 as cds;
 
-    fn cluster(make: impl Fn(Assignment) -> Discovery) -> Cluster {
-        let endpoint = Endpoint {
-            address: EndpointAddress::Name("a.test".into(), 80),
-            hostname: String::new(),
-            weight: 3,
-            health: Health::Unknown,
-            metadata: Metadata::default(),
-        };
-        let localities = vec![LocalityEndpoints { endpoints: vec![endpoint], ..Default::default() }];
-        Cluster {
-            name: "c".into(),
-            discovery: make(Assignment { cluster: "c".into(), localities }),
-            load_balancing: LoadBalancing::default(),
-            connect_timeout: Duration::from_secs(1),
-            http: UpstreamHttp::Http1,
-            idle_timeout: None,
-            transport_matches: vec![],
-            transport: Transport::Plain,
-            metadata: Metadata::default(),
-            provenance: None,
-        }
+    /// A cluster with one endpoint, `a.test:80` with weight 3.
+    fn cluster(kind: cds::cluster::DiscoveryType) -> Cluster {
+        let text = format!(
+            "static_resources: {{clusters: [{{name: c, type: {}, load_assignment: {{cluster_name: c, endpoints: [{{
+             lb_endpoints: [{{load_balancing_weight: 3, endpoint: {{address: {{socket_address: {{
+             address: a.test, port_value: 80}}}}}}}}]}}]}}}}]}}",
+            kind.as_str_name()
+        );
+        let bootstrap = xds::bootstrap::parse(&text, "boot.yaml").unwrap();
+        xds::codec::decode_cluster(&bootstrap.static_clusters[0]).unwrap()
     }
 
     fn addresses(cluster: &Cluster, answer: &[&str]) -> Vec<String> {
@@ -159,23 +146,23 @@ mod tests {
 
     #[test]
     fn every_ipv4_address_becomes_an_endpoint() {
-        let found = addresses(&cluster(Discovery::StrictDns), &["::1", "10.0.0.2", "10.0.0.1", "10.0.0.2"]);
+        let found = addresses(&cluster(StrictDns), &["::1", "10.0.0.2", "10.0.0.1", "10.0.0.2"]);
         assert_eq!(found, ["10.0.0.1:80 a.test 3", "10.0.0.2:80 a.test 3"]);
     }
 
     #[test]
     fn ipv6_is_used_where_there_is_nothing_else() {
-        assert_eq!(addresses(&cluster(Discovery::StrictDns), &["::1"]), ["[::1]:80 a.test 3"]);
+        assert_eq!(addresses(&cluster(StrictDns), &["::1"]), ["[::1]:80 a.test 3"]);
     }
 
     #[test]
     fn a_logical_name_has_one_address() {
-        let found = addresses(&cluster(Discovery::LogicalDns), &["10.0.0.2", "10.0.0.1"]);
+        let found = addresses(&cluster(LogicalDns), &["10.0.0.2", "10.0.0.1"]);
         assert_eq!(found, ["10.0.0.1:80 a.test 3"]);
     }
 
     #[test]
     fn a_name_without_an_answer_changes_nothing() {
-        assert_eq!(assignment(&cluster(Discovery::StrictDns), &Answers::new()), None);
+        assert_eq!(assignment(&cluster(StrictDns), &Answers::new()), None);
     }
 }

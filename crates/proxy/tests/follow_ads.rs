@@ -1,6 +1,9 @@
 //! The ADS stream over a socket: a control plane comes, goes and comes back.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+use envoy_types::pb::envoy::config::core::v3::{Address, SocketAddress, address};
+use envoy_types::pb::envoy::config::endpoint::v3 as eds;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
@@ -11,12 +14,9 @@ use futures_util::{Stream, StreamExt};
 use ieum_proxy::discovery::{self, Discovery, Hub, LastGood, Scope, add_static};
 use ieum_proxy::record::{NodeLabels, Telemetry};
 use ieum_proxy::snapshot::Live;
-use model::balance::LoadBalancing;
-use model::cluster::{Cluster, Discovery as Source, Transport, UpstreamHttp};
-use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, LocalityEndpoints};
-use model::metadata::{Metadata, Value};
+use model::metadata::Value;
+use prost::Message;
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
-use xds::codec::{self, type_url};
+use xds::codec::type_url;
 use xds::resources::ResourceSet;
 use xds::server::DeltaStream;
 
@@ -72,29 +72,34 @@ impl AggregatedDiscoveryService for Plane {
     }
 }
 
+/// A cluster that asks EDS for its endpoints, and the one it has.
 fn cluster(name: &str, port: u16) -> (Vec<u8>, Vec<u8>) {
-    let endpoint = Endpoint {
-        address: EndpointAddress::Socket(SocketAddr::from(([127, 0, 0, 1], port))),
-        hostname: String::new(),
-        weight: 1,
-        health: Health::Unknown,
-        metadata: Metadata::default(),
+    let text = format!(
+        "static_resources: {{clusters: [{{name: {name}, type: EDS, eds_cluster_config: {{
+         eds_config: {{ads: {{}}, resource_api_version: V3}}}}}}]}}"
+    );
+    let bootstrap = xds::bootstrap::parse(&text, "boot.yaml").unwrap();
+    let endpoint = eds::Endpoint { address: Some(loopback(port)), ..Default::default() };
+    let endpoint = eds::LbEndpoint {
+        host_identifier: Some(eds::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
+        ..Default::default()
     };
-    let localities = vec![LocalityEndpoints { endpoints: vec![endpoint], ..Default::default() }];
-    let cluster = Cluster {
-        name: name.into(),
-        discovery: Source::Eds(name.into()),
-        load_balancing: LoadBalancing::default(),
-        connect_timeout: Duration::from_secs(1),
-        http: UpstreamHttp::Http1,
-        idle_timeout: None,
-        transport_matches: vec![],
-        transport: Transport::Plain,
-        metadata: Metadata::default(),
-        provenance: None,
+    let locality = eds::LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() };
+    let assignment = eds::ClusterLoadAssignment {
+        cluster_name: name.into(),
+        endpoints: vec![locality],
+        ..Default::default()
     };
-    let assignment = Assignment { cluster: name.into(), localities };
-    (codec::encode_cluster(&cluster), codec::encode_endpoints(&assignment))
+    (bootstrap.static_clusters[0].encode_to_vec(), assignment.encode_to_vec())
+}
+
+fn loopback(port: u16) -> Address {
+    let socket = SocketAddress {
+        address: "127.0.0.1".into(),
+        port_specifier: Some(PortSpecifier::PortValue(port.into())),
+        ..Default::default()
+    };
+    Address { address: Some(address::Address::SocketAddress(socket)) }
 }
 
 fn resources(clusters: &[(&str, u16)]) -> ResourceSet {

@@ -366,6 +366,17 @@ fn what_was_accepted_survives_a_restart_and_is_resumed_by_version() {
 }
 
 #[test]
+fn what_was_in_force_before_a_restart_is_so_at_once_after_it() {
+    let mut world = World::serving();
+    world.send(delta(ROUTES, &[("t", table("t", "nowhere"))], &[]));
+    world.wait(UNKNOWN_CLUSTER);
+    let saved = world.discovery.export();
+    let mut discovery = Discovery::new(DELTA);
+    discovery.restore(saved, world.now);
+    assert_eq!((discovery.stage(), discovery.next()), (Stage::Complete, None));
+}
+
+#[test]
 fn a_state_of_the_world_server_is_followed_as_well() {
     let now = Instant::now();
     let mut discovery = Discovery::new(Scope { delta: false, ..DELTA });
