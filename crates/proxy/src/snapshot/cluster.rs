@@ -3,7 +3,8 @@
 use super::{Config, Snapshot};
 use identity::config::{client_config, server_name};
 use model::balance::{self, Weights};
-use model::cluster::{Cluster, Discovery, Transport};
+use model::cluster::{Cluster, Discovery, Transport, UpstreamHttp};
+use model::tls::UpstreamTls;
 use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, LocalityEndpoints};
 use rustls_pki_types::ServerName;
 use std::net::SocketAddr;
@@ -63,7 +64,7 @@ impl ClusterState {
         {
             return old.clone();
         }
-        let mut transports = Transports { config, made: Vec::new() };
+        let mut transports = Transports { config, http: cluster.http, made: Vec::new() };
         let localities = assignment.iter().flat_map(|a| &a.localities);
         let mut endpoints = Vec::new();
         let mut places = Vec::new();
@@ -95,7 +96,8 @@ impl ClusterState {
         self.usable_at(at)
     }
 
-    /// As [`pick`](Self::pick), with up to `picks` tries to find one whose id is not in `avoid`.
+    /// As [`pick`](Self::pick), with up to `picks` tries to find one whose id is not in `avoid`; then any other that may
+    /// be used is taken, for a dead endpoint is the least busy one and would be picked again and again.
     pub fn pick_avoiding(&self, mut random: u64, avoid: &[u64], picks: u32) -> Option<&Arc<EndpointState>> {
         let mut last = None;
         for _ in 0..picks.max(1) {
@@ -106,7 +108,10 @@ impl ClusterState {
             last = Some(picked);
             random = random.rotate_left(21).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         }
-        last
+        let count = self.usable.len();
+        let start = (random % count.max(1) as u64) as usize;
+        let mut others = (start..start + count).filter_map(|at| self.usable_at(at % count));
+        others.find(|endpoint| !avoid.contains(&endpoint.id)).or(last)
     }
 
     fn usable_at(&self, at: usize) -> Option<&Arc<EndpointState>> {
@@ -181,9 +186,23 @@ impl EndpointState {
     }
 }
 
+/// Protocols offered by ALPN: as configured, else those without which a server would choose HTTP/1.1, as in Envoy.
+fn offered(tls: &UpstreamTls, http: UpstreamHttp) -> Vec<String> {
+    let needed: &[&str] = match http {
+        UpstreamHttp::Http2 => &["h2"],
+        UpstreamHttp::Alpn => &["h2", "http/1.1"],
+        UpstreamHttp::Http1 | UpstreamHttp::AsDownstream => &[],
+    };
+    match tls.alpn.is_empty() {
+        true => needed.iter().map(|protocol| (*protocol).to_owned()).collect(),
+        false => tls.alpn.clone(),
+    }
+}
+
 /// The transports of one cluster, each made once.
 struct Transports<'c> {
     config: &'c Config,
+    http: UpstreamHttp,
     made: Vec<(Transport, TransportState)>,
 }
 
@@ -195,7 +214,8 @@ impl Transports<'_> {
         let state = match transport {
             Transport::Plain => TransportState::Plain,
             Transport::Tls(tls) => {
-                let made = client_config(tls, &|name| self.config.secret(name));
+                let tls = UpstreamTls { alpn: offered(tls, self.http), ..(**tls).clone() };
+                let made = client_config(&tls, &|name| self.config.secret(name));
                 let named = server_name(tls.sni.as_deref()).or_else(|_| server_name(None));
                 match named {
                     Ok(server_name) => {
