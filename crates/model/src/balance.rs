@@ -1,6 +1,16 @@
 //! Picking an endpoint: pure, given who is usable, how busy each is, and 64 random bits.
 //! Counting active requests and knowing who is usable is the proxy's work.
 
+mod subsets;
+mod table;
+mod hash;
+mod spread;
+
+pub use hash::{MAGLEV_SIZE, RingSize, xx_hash};
+pub use spread::{Criteria, Fallback, SUBSET_NAMESPACE, SlowStart, Spread, SubsetSelector, Subsets};
+pub use subsets::SubsetTables;
+pub use table::{Ask, Candidate, Standing, Table};
+
 /// How a cluster's endpoints are picked (`Cluster.LbPolicy` and `load_balancing_policy`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LoadBalancing {
@@ -11,6 +21,17 @@ pub enum LoadBalancing {
     LeastRequest,
     /// At random.
     Random,
+    /// By the request's hash, on a ring of this size.
+    RingHash(RingSize),
+    /// By the request's hash, in a table of this size, which is prime.
+    Maglev(u32),
+}
+
+impl LoadBalancing {
+    /// Whether the same hash leads to the same endpoint.
+    pub fn is_consistent(self) -> bool {
+        matches!(self, Self::RingHash(_) | Self::Maglev(_))
+    }
 }
 
 /// The weights of the endpoints that may be picked, laid end to end.
@@ -63,30 +84,43 @@ impl Weights {
 }
 
 /// Position of the endpoint to use; `None` when there is none. `active` tells how many requests an endpoint is working
-/// on; `turn` counts picks, for [`LoadBalancing::RoundRobin`].
+/// on; `turn` counts picks, for [`LoadBalancing::RoundRobin`]; `choices` is [`Spread::choices`].
 ///
 /// Weighted round robin walks the weights in steps that spread an endpoint's turns out over the round. Least request
 /// compares `active + 1` over weight, as Envoy does with an active-request bias of 1. The cost does not grow with the
-/// number of endpoints, but for a binary search.
+/// number of endpoints, but for a binary search. Policies that are consistent have tables of their own; here they pick
+/// at random.
 pub fn pick(
     policy: LoadBalancing,
     weights: &Weights,
     active: impl Fn(usize) -> u32,
     turn: u64,
     random: u64,
+    choices: u32,
 ) -> Option<usize> {
     let total = weights.total();
     if total == 0 {
         return None;
     }
     Some(match policy {
-        LoadBalancing::Random => weights.position(random % total),
+        LoadBalancing::Random | LoadBalancing::RingHash(_) | LoadBalancing::Maglev(_) => {
+            weights.position(random % total)
+        }
         LoadBalancing::RoundRobin => weights.position(turn.wrapping_mul(weights.step) % total),
         LoadBalancing::LeastRequest => {
-            let (first, second) = two_of(weights.len() as u64, random);
+            let count = weights.len() as u64;
             // Crosswise, so that two loads are compared without division.
             let load = |a: usize, b: usize| (u64::from(active(a)) + 1) * weights.weight(b);
-            if load(second, first) < load(first, second) { second } else { first }
+            let less = |best: usize, other: usize| match load(other, best) < load(best, other) {
+                true => other,
+                false => best,
+            };
+            let (first, second) = two_of(count, random);
+            let mut bits = random;
+            (2..choices).fold(if choices < 2 { first } else { less(first, second) }, |best, _| {
+                bits = bits.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+                less(best, (bits % count) as usize)
+            })
         }
     })
 }
@@ -120,18 +154,29 @@ mod tests {
 
     #[test]
     fn nothing_is_picked_from_nothing() {
-        assert_eq!(pick(LoadBalancing::LeastRequest, &Weights::new([]), |_| 0, 0, 0), None);
+        assert_eq!(pick(LoadBalancing::LeastRequest, &Weights::new([]), |_| 0, 0, 0, 2), None);
     }
 
     #[test]
     fn the_less_busy_of_two_is_picked_and_a_heavier_one_carries_more() {
         for random in [0, 1, 1 << 32, u64::MAX] {
             let of = |weights: [u32; 2], active: [u32; 2]| {
-                pick(LoadBalancing::LeastRequest, &Weights::new(weights), |at| active[at], 0, random)
+                pick(LoadBalancing::LeastRequest, &Weights::new(weights), |at| active[at], 0, random, 2)
             };
             assert_eq!(of([1, 1], [5, 0]), Some(1));
             assert_eq!(of([1, 10], [0, 5]), Some(1));
         }
+    }
+
+    #[test]
+    fn with_as_many_choices_as_it_takes_the_least_busy_is_found() {
+        let weights = Weights::new([1; 8]);
+        let active = |at: usize| if at == 5 { 0 } else { 9 };
+        let found = (0..200_u64).filter(|n| {
+            let random = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            pick(LoadBalancing::LeastRequest, &weights, active, 0, random, 32) == Some(5)
+        });
+        assert!(found.count() > 180);
     }
 
     proptest! {
@@ -142,7 +187,7 @@ mod tests {
             let total: u64 = weights.iter().map(|w| u64::from(*w)).sum();
             let mut hits = vec![0u32; weights.len()];
             for turn in start..start + total {
-                hits[pick(LoadBalancing::RoundRobin, &Weights::new(weights.clone()), |_| 0, turn, 0).unwrap()] += 1;
+                hits[pick(LoadBalancing::RoundRobin, &Weights::new(weights.clone()), |_| 0, turn, 0, 2).unwrap()] += 1;
             }
             prop_assert_eq!(hits, weights);
         }
@@ -151,7 +196,7 @@ mod tests {
         fn every_pick_is_one_of_the_candidates(count in 1usize..9, turn: u64, random: u64) {
             let weights = Weights::new(vec![1; count]);
             for policy in [LoadBalancing::RoundRobin, LoadBalancing::LeastRequest, LoadBalancing::Random] {
-                prop_assert!(pick(policy, &weights, |_| 0, turn, random).unwrap() < count);
+                prop_assert!(pick(policy, &weights, |_| 0, turn, random, 2).unwrap() < count);
             }
         }
     }

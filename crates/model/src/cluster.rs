@@ -1,8 +1,11 @@
 //! Clusters: what requests are sent to, and how (`envoy.config.cluster.v3.Cluster`).
 
-use crate::balance::LoadBalancing;
+use crate::balance::{LoadBalancing, Spread};
 use crate::endpoint::{Assignment, Endpoint};
+use crate::health::HealthCheck;
+use crate::limits::Limits;
 use crate::metadata::{Metadata, Value};
+use crate::outlier::OutlierDetection;
 use crate::provenance::Provenance;
 use crate::tls::UpstreamTls;
 use std::collections::BTreeMap;
@@ -17,6 +20,16 @@ pub struct Cluster {
     pub discovery: Discovery,
     /// How one is picked.
     pub load_balancing: LoadBalancing,
+    /// What else decides where requests go.
+    pub spread: Spread,
+    /// What it may be asked at one time.
+    pub limits: Limits,
+    /// When endpoints that fail are left out; `None` never.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// How it is found out whether endpoints are healthy; an endpoint has to pass all.
+    pub health_checks: Vec<HealthCheck>,
+    /// What its connections are like.
+    pub connections: Connections,
     /// Time to connect, TLS not included.
     pub connect_timeout: Duration,
     /// The HTTP version spoken to it.
@@ -33,10 +46,54 @@ pub struct Cluster {
     pub provenance: Option<Provenance>,
 }
 
+/// Time to connect that Envoy takes where nothing is said.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What connections to endpoints are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Connections {
+    /// Requests after which a connection is not used again; `None` is no limit.
+    pub max_requests: Option<u32>,
+    /// Probes on connections where nothing moves; `None` sends none.
+    pub keepalive: Option<Keepalive>,
+}
+
+/// TCP keep-alive; what is `None` is left to the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Keepalive {
+    /// Probes without an answer after which the connection is dead.
+    pub probes: Option<u32>,
+    /// Rest before the first probe.
+    pub time: Option<Duration>,
+    /// Time between two.
+    pub interval: Option<Duration>,
+}
+
 /// Metadata namespace that [`TransportMatch`] looks at in endpoints.
 pub const TRANSPORT_MATCH_NAMESPACE: &str = "envoy.transport_socket_match";
 
 impl Cluster {
+    /// A cluster about which nothing else is said: HTTP/1.1 in plaintext, no limits.
+    pub fn new(name: impl Into<String>, discovery: Discovery) -> Self {
+        Self {
+            name: name.into(),
+            discovery,
+            load_balancing: LoadBalancing::default(),
+            spread: Spread::default(),
+            limits: Limits::default(),
+            outlier_detection: None,
+            health_checks: Vec::new(),
+            connections: Connections::default(),
+            connect_timeout: CONNECT_TIMEOUT,
+            http: UpstreamHttp::default(),
+            idle_timeout: None,
+            transport_matches: Vec::new(),
+            transport: Transport::Plain,
+            metadata: Metadata::default(),
+            provenance: None,
+        }
+    }
+
     /// How to connect to `endpoint`.
     pub fn transport_for(&self, endpoint: &Endpoint) -> &Transport {
         let labels = endpoint.metadata.0.get(TRANSPORT_MATCH_NAMESPACE);
@@ -112,16 +169,8 @@ mod tests {
         };
         let tls = Transport::Tls(Box::new(tls));
         let cluster = Cluster {
-            name: "c".into(),
-            discovery: Discovery::OriginalDestination,
-            load_balancing: LoadBalancing::default(),
-            connect_timeout: Duration::from_secs(10),
-            http: UpstreamHttp::Http1,
-            idle_timeout: None,
             transport_matches: vec![TransportMatch { name: "mtls".into(), labels, transport: tls.clone() }],
-            transport: Transport::Plain,
-            metadata: Metadata::default(),
-            provenance: None,
+            ..Cluster::new("c", Discovery::OriginalDestination)
         };
         let mut endpoint = Endpoint {
             address: EndpointAddress::Name("a".into(), 80),

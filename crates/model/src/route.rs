@@ -1,7 +1,13 @@
 //! Routes as configured: virtual hosts, matches, and what to do with a request that matches.
 //! Finding the route for a request is `routing`'s. Envoy `config.route.v3`.
 
+pub use crate::filter::{FilterSettings, Setting};
+pub use crate::fraction::Fraction;
+
+use crate::affinity::HashPolicy;
+use crate::balance::Criteria;
 use crate::header::{HeaderEdits, HeaderMatch};
+use crate::limits::Priority;
 use crate::matcher::{Pattern, StringMatch};
 use crate::metadata::Metadata;
 use crate::provenance::Provenance;
@@ -26,6 +32,8 @@ pub struct RouteConfiguration {
     pub most_specific_first: bool,
     /// Clusters must exist for the table to be accepted (`validate_clusters`).
     pub validate_clusters: bool,
+    /// What filters do with its requests; hosts and routes may say otherwise.
+    pub filters: Option<Box<FilterSettings>>,
 }
 
 /// Routes for some hosts (`VirtualHost`).
@@ -47,6 +55,8 @@ pub struct VirtualHost {
     pub require_tls: bool,
     /// Each try carries its number in `x-envoy-attempt-count`.
     pub attempt_count_in_request: bool,
+    /// What filters do with its requests; routes may say otherwise.
+    pub filters: Option<Box<FilterSettings>>,
 }
 
 /// One rule (`Route`).
@@ -62,6 +72,8 @@ pub struct Route {
     pub request_headers: HeaderEdits,
     /// Edits to answers.
     pub response_headers: HeaderEdits,
+    /// What filters do with its requests.
+    pub filters: Option<Box<FilterSettings>>,
     /// Free-form metadata, without the provenance.
     pub metadata: Metadata,
     /// What the user wrote that this came from.
@@ -128,22 +140,6 @@ pub struct QueryMatch {
     pub value: Option<StringMatch>,
 }
 
-/// A share, as numerator over denominator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fraction {
-    /// Parts.
-    pub numerator: u32,
-    /// Of: 100, 10 000 or 1 000 000.
-    pub denominator: u32,
-}
-
-impl Fraction {
-    /// Whether `random` (any 64 random bits) falls into the share.
-    pub fn takes(self, random: u64) -> bool {
-        random % u64::from(self.denominator.max(1)) < u64::from(self.numerator)
-    }
-}
-
 /// What is done with a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
@@ -168,12 +164,58 @@ pub struct Forward {
     pub host_rewrite: Option<HostRewrite>,
     /// Time for the whole exchange, retries included; `None` is no limit.
     pub timeout: Option<Duration>,
-    /// Time without any byte in either direction; `None` takes the connection manager's.
+    /// Time without any byte in either direction; `None` takes the connection manager's, zero lifts it.
     pub idle_timeout: Option<Duration>,
+    /// Time for the whole exchange from its first byte on, whatever moves; `None` takes the connection manager's, zero
+    /// lifts it.
+    pub max_duration: Option<Duration>,
+    /// What the header `grpc-timeout` says counts, too.
+    pub grpc_timeout: Option<GrpcTimeout>,
     /// Retries; `None` takes the virtual host's.
     pub retry: Option<RetryPolicy>,
     /// Upgrades allowed or forbidden here, over what the connection manager says.
     pub upgrades: Vec<Upgrade>,
+    /// Copies of the request are sent here, too.
+    pub mirrors: Vec<Mirror>,
+    /// An authority that is rewritten is told in `x-forwarded-host`.
+    pub append_forwarded_host: bool,
+    /// What the request is hashed by, for clusters that pick by hash.
+    pub hash_policies: Vec<HashPolicy>,
+    /// What endpoints have to be like, for clusters with subsets (`metadata_match`).
+    pub subset: Criteria,
+    /// Which limits of the cluster it counts against.
+    pub priority: Priority,
+}
+
+/// How far a client's `grpc-timeout` is believed; it then is the longest duration of the exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GrpcTimeout {
+    /// Never longer than this; `None` is no limit.
+    pub max: Option<Duration>,
+    /// So much shorter than the client says, so that it hears of it in time.
+    pub offset: Duration,
+}
+
+/// Copies of requests whose answers nobody waits for (`RequestMirrorPolicy`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mirror {
+    /// Where to.
+    pub target: MirrorTarget,
+    /// Share of requests; `None` is all.
+    pub share: Option<Fraction>,
+    /// `-shadow` is not appended to the host.
+    pub keep_host: bool,
+    /// The copy's trace is recorded or not; `None` leaves it as it is.
+    pub trace_sampled: Option<bool>,
+}
+
+/// Where copies go.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MirrorTarget {
+    /// To this cluster.
+    Cluster(String),
+    /// To the cluster that this request header names.
+    Header(HeaderName),
 }
 
 impl Forward {
@@ -188,6 +230,13 @@ impl Forward {
             idle_timeout: None,
             retry: None,
             upgrades: Vec::new(),
+            max_duration: None,
+            grpc_timeout: None,
+            mirrors: Vec::new(),
+            append_forwarded_host: false,
+            hash_policies: Vec::new(),
+            subset: Criteria::new(),
+            priority: Priority::Default,
         }
     }
 }
@@ -229,7 +278,7 @@ impl Target {
 }
 
 /// One of several clusters.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct WeightedCluster {
     /// Which.
     pub cluster: String,
@@ -241,6 +290,8 @@ pub struct WeightedCluster {
     pub response_headers: HeaderEdits,
     /// The authority is set to this.
     pub host_rewrite: Option<String>,
+    /// Joins what the route says of endpoints, and wins over it.
+    pub subset: Criteria,
 }
 
 /// A change of the path before it is sent on. The query stays.

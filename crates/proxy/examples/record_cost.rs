@@ -103,16 +103,8 @@ fn listener() -> Listener {
 
 fn cluster() -> Arc<Cluster> {
     Arc::new(Cluster {
-        name: "outbound|9080||reviews.default.svc.cluster.local".into(),
-        discovery: Discovery::OriginalDestination,
-        load_balancing: Default::default(),
         connect_timeout: Duration::from_secs(10),
-        http: UpstreamHttp::Http1,
-        idle_timeout: None,
-        transport_matches: vec![],
-        transport: Transport::Plain,
-        metadata: Metadata::default(),
-        provenance: None,
+        ..Cluster::new("outbound|9080||reviews.default.svc.cluster.local", Discovery::OriginalDestination)
     })
 }
 

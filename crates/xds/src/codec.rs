@@ -9,20 +9,25 @@
 #![allow(deprecated)]
 
 mod access_log;
+mod affinity;
 mod answer;
 mod balance;
 mod cluster;
 mod condition;
 mod endpoint;
+mod filter;
 mod forward;
 mod headers;
 mod http;
+mod limits;
 mod listener;
 mod network;
+mod outlier;
 mod place;
 mod retry;
 mod route;
 mod secret;
+mod spread;
 mod text;
 mod tls;
 mod transport;
@@ -42,6 +47,8 @@ mod listener_strategies;
 mod refusal_tests;
 #[cfg(test)]
 mod round_trip_tests;
+#[cfg(test)]
+mod spread_strategies;
 #[cfg(test)]
 mod strategies;
 

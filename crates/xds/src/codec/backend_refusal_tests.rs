@@ -7,8 +7,7 @@ use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::core::v3 as core_proto;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
-use envoy_types::pb::envoy::r#type::v3::Percent;
-use envoy_types::pb::google::protobuf::{Any, UInt32Value};
+use envoy_types::pb::google::protobuf::{Any, UInt32Value, UInt64Value};
 use model::endpoint::EndpointAddress;
 
 fn refused_cluster(change: impl FnOnce(&mut cluster::Cluster)) -> String {
@@ -22,11 +21,22 @@ fn refused_cluster(change: impl FnOnce(&mut cluster::Cluster)) -> String {
 fn what_a_cluster_cannot_do_is_refused_by_field() {
     use cluster::cluster::{ClusterDiscoveryType, CustomClusterType};
     type Change = fn(&mut cluster::Cluster);
-    let cases: [(Change, &str); 9] = [
-        (|c| c.lb_policy = 2, "lb_policy: RING_HASH is not supported"),
+    let cases: [(Change, &str); 8] = [
+        (|c| c.lb_policy = 7, "lb_policy: LOAD_BALANCING_POLICY_CONFIG is not supported"),
         (|c| c.health_checks.push(Default::default()), "health_checks: "),
-        (|c| c.outlier_detection = Some(Default::default()), "outlier_detection.enforcing_consecutive_5xx: "),
-        (|c| c.lb_subset_config = Some(Default::default()), "lb_subset_config: "),
+        (
+            |c| c.outlier_detection.get_or_insert_default().monitors.push(Default::default()),
+            "outlier_detection.monitors: ",
+        ),
+        (
+            |c| {
+                let config =
+                    cluster::cluster::MaglevLbConfig { table_size: Some(UInt64Value { value: 100 }) };
+                c.lb_policy = 5;
+                c.lb_config = Some(cluster::cluster::LbConfig::MaglevLbConfig(config));
+            },
+            "maglev_lb_config.table_size: 100 is no prime",
+        ),
         (|c| c.upstream_bind_config = Some(Default::default()), "upstream_bind_config: "),
         (
             |c| {
@@ -50,16 +60,6 @@ fn what_a_cluster_cannot_do_is_refused_by_field() {
             },
             "transport_socket: transport socket `envoy.transport_sockets.quic` is not supported",
         ),
-        (
-            |c| {
-                let panic_mode = cluster::cluster::CommonLbConfig {
-                    healthy_panic_threshold: Some(Percent { value: 30.0 }),
-                    ..Default::default()
-                };
-                c.common_lb_config = Some(panic_mode);
-            },
-            "common_lb_config.healthy_panic_threshold: ",
-        ),
     ];
     for (change, wanted) in cases {
         let found = refused_cluster(change);
@@ -68,22 +68,22 @@ fn what_a_cluster_cannot_do_is_refused_by_field() {
 }
 
 #[test]
-fn a_limit_is_refused_unless_it_is_as_good_as_none() {
-    let limited = |value| cluster::Cluster {
-        name: "c".to_owned(),
-        circuit_breakers: Some(cluster::CircuitBreakers {
-            thresholds: vec![cluster::circuit_breakers::Thresholds {
-                max_requests: Some(UInt32Value { value }),
-                ..Default::default()
-            }],
-            ..Default::default()
-        }),
+fn limits_are_envoys_where_nothing_is_said_and_none_where_they_are_as_large_as_can_be() {
+    let limits = |thresholds| {
+        let breakers = cluster::CircuitBreakers { thresholds, ..Default::default() };
+        let proto =
+            cluster::Cluster { name: "c".to_owned(), circuit_breakers: Some(breakers), ..Default::default() };
+        decode_cluster(&proto).unwrap().limits
+    };
+    let default = limits(vec![]);
+    assert_eq!((default.default.requests, default.high.retries), (Some(1024), Some(3)));
+    let given = cluster::circuit_breakers::Thresholds {
+        max_requests: Some(UInt32Value { value: 7 }),
+        max_connections: Some(UInt32Value { value: u32::MAX }),
         ..Default::default()
     };
-    assert!(decode_cluster(&limited(u32::MAX)).is_ok());
-    let found = decode_cluster(&limited(100)).unwrap_err();
-    assert_eq!(found.path, "circuit_breakers.thresholds[0].max_requests");
-    assert_eq!(found.problem, "a limit of 100 is not supported");
+    let found = limits(vec![given]).default;
+    assert_eq!((found.requests, found.connections, found.pending), (Some(7), None, Some(1024)));
 }
 
 #[test]

@@ -1,72 +1,168 @@
-//! How endpoints are picked, in the old way (`lb_policy`) and the new (`load_balancing_policy`).
+//! How endpoints are picked, in the old way (`lb_policy`) and the new (`load_balancing_policy`). The old is written:
+//! everybody reads it.
 
 use super::place::{Decoded, Place, fields};
-use super::value::{type_name, unpack};
+use super::spread;
+use super::value::{encode_number, type_name, unpack};
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
 use envoy_types::pb::envoy::extensions::load_balancing_policies as policies;
-use envoy_types::pb::google::protobuf::Any;
-use model::balance::LoadBalancing;
+use envoy_types::pb::google::protobuf::{Any, UInt32Value, UInt64Value};
+use model::balance::{LoadBalancing, MAGLEV_SIZE, RingSize, Spread};
 use model::cluster::Discovery;
-use policies::common::v3::LocalityLbConfig;
 use policies::common::v3::locality_lb_config::LocalityConfigSpecifier;
+use policies::common::v3::{ConsistentHashingLbConfig, LocalityLbConfig};
 use proto::cluster::{LbConfig, LbPolicy};
 
+/// The policy of a cluster, and what of `spread` comes with it.
 pub(crate) fn decode(
     place: &Place<'_>,
+    cluster: &proto::Cluster,
     discovery: &Discovery,
-    policy: i32,
-    chain: &Option<proto::LoadBalancingPolicy>,
-    config: &Option<LbConfig>,
+    spread: &mut Spread,
 ) -> Decoded<LoadBalancing> {
-    if let Some(chain) = chain {
-        return decode_chain(&place.field("load_balancing_policy"), chain);
+    if let Some(chain) = &cluster.load_balancing_policy {
+        // The new way says it all by itself.
+        spread.weighted_localities = false;
+        return decode_chain(&place.field("load_balancing_policy"), chain, spread);
     }
-    check_config(place, config)?;
-    let place = place.field("lb_policy");
+    let policy = cluster.lb_policy;
+    let config = &cluster.lb_config;
     match (LbPolicy::try_from(policy), discovery) {
-        (Ok(LbPolicy::RoundRobin), _) => Ok(LoadBalancing::RoundRobin),
-        (Ok(LbPolicy::LeastRequest), _) => Ok(LoadBalancing::LeastRequest),
+        (Ok(LbPolicy::RoundRobin), _) => {
+            if let Some(LbConfig::RoundRobinLbConfig(config)) = config {
+                let place = place.field("round_robin_lb_config");
+                spread.slow_start = spread::decode_slow_start(&place, &config.slow_start_config)?;
+            }
+            Ok(LoadBalancing::RoundRobin)
+        }
+        (Ok(LbPolicy::LeastRequest), _) => {
+            if let Some(LbConfig::LeastRequestLbConfig(config)) = config {
+                let place = place.field("least_request_lb_config");
+                place.refuse("active_request_bias", &config.active_request_bias)?;
+                spread.choices = decode_choices(&place, &config.choice_count)?;
+                spread.slow_start = spread::decode_slow_start(&place, &config.slow_start_config)?;
+            }
+            Ok(LoadBalancing::LeastRequest)
+        }
         (Ok(LbPolicy::Random), _) => Ok(LoadBalancing::Random),
+        (Ok(LbPolicy::RingHash), _) => match config {
+            Some(LbConfig::RingHashLbConfig(config)) => {
+                let place = place.field("ring_hash_lb_config");
+                place.refuse("hash_function", &config.hash_function)?;
+                decode_ring(&place, &config.minimum_ring_size, &config.maximum_ring_size)
+            }
+            _ => Ok(LoadBalancing::RingHash(RingSize::default())),
+        },
+        (Ok(LbPolicy::Maglev), _) => match config {
+            Some(LbConfig::MaglevLbConfig(config)) => {
+                decode_maglev(&place.field("maglev_lb_config"), &config.table_size)
+            }
+            _ => Ok(LoadBalancing::Maglev(MAGLEV_SIZE)),
+        },
         // There is only one endpoint to pick.
         (Ok(LbPolicy::ClusterProvided), Discovery::OriginalDestination) => Ok(LoadBalancing::default()),
-        (Ok(other), _) => Err(place.unsupported(other.as_str_name())),
-        (Err(_), _) => Err(place.unsupported(format_args!("policy {policy}"))),
+        (Ok(other), _) => Err(place.field("lb_policy").unsupported(other.as_str_name())),
+        (Err(_), _) => Err(place.field("lb_policy").unsupported(format_args!("policy {policy}"))),
     }
 }
 
-pub(crate) fn encode(discovery: &Discovery, policy: LoadBalancing) -> i32 {
-    let policy = match (discovery, policy) {
-        (Discovery::OriginalDestination, _) => LbPolicy::ClusterProvided,
-        (_, LoadBalancing::RoundRobin) => LbPolicy::RoundRobin,
-        (_, LoadBalancing::LeastRequest) => LbPolicy::LeastRequest,
-        (_, LoadBalancing::Random) => LbPolicy::Random,
-    };
-    policy as i32
+/// Most endpoints compared for one pick.
+const MOST_CHOICES: u32 = 128;
+
+fn decode_choices(place: &Place<'_>, count: &Option<UInt32Value>) -> Decoded<u32> {
+    match count.map_or(2, |count| count.value) {
+        count @ 2..=MOST_CHOICES => Ok(count),
+        count => {
+            Err(place.field("choice_count").error(format_args!("{count} is not from 2 to {MOST_CHOICES}")))
+        }
+    }
 }
 
-/// What two choices among the endpoints are made with; other numbers of them are not supported.
-const CHOICES: u32 = 2;
+/// Envoy's own bound.
+const LARGEST_RING: u64 = 8 << 20;
 
-fn check_config(place: &Place<'_>, config: &Option<LbConfig>) -> Decoded<()> {
-    match config {
-        None => Ok(()),
-        Some(LbConfig::OriginalDstLbConfig(config)) => place.refuse("original_dst_lb_config", config),
-        Some(LbConfig::LeastRequestLbConfig(config)) => {
-            let place = place.field("least_request_lb_config");
-            place.refuse("choice_count", &config.choice_count.filter(|count| count.value != CHOICES))?;
-            place.refuse("active_request_bias", &config.active_request_bias)?;
-            place.refuse("slow_start_config", &config.slow_start_config)
+fn decode_ring(
+    place: &Place<'_>,
+    minimum: &Option<UInt64Value>,
+    maximum: &Option<UInt64Value>,
+) -> Decoded<LoadBalancing> {
+    let default = RingSize::default();
+    let minimum = minimum.map_or(default.minimum, |size| size.value);
+    let maximum = maximum.map_or(default.maximum, |size| size.value);
+    if minimum > maximum || maximum > LARGEST_RING {
+        let problem = format_args!("a ring of {minimum} to {maximum} places (at most {LARGEST_RING})");
+        return Err(place.field("minimum_ring_size").unsupported(problem));
+    }
+    Ok(LoadBalancing::RingHash(RingSize { minimum, maximum }))
+}
+
+/// Envoy's own bound.
+const LARGEST_TABLE: u64 = 5_000_011;
+
+fn decode_maglev(place: &Place<'_>, size: &Option<UInt64Value>) -> Decoded<LoadBalancing> {
+    let size = size.map_or(u64::from(MAGLEV_SIZE), |size| size.value);
+    match u32::try_from(size) {
+        Ok(found) if size <= LARGEST_TABLE && is_prime(found) => Ok(LoadBalancing::Maglev(found)),
+        _ => {
+            let problem = format_args!("{size} is no prime up to {LARGEST_TABLE}");
+            Err(place.field("table_size").error(problem))
         }
-        Some(LbConfig::RoundRobinLbConfig(config)) => {
-            place.field("round_robin_lb_config").refuse("slow_start_config", &config.slow_start_config)
+    }
+}
+
+fn is_prime(number: u32) -> bool {
+    let divides = |divisor: &u32| number.is_multiple_of(*divisor);
+    number > 1 && !(2..).take_while(|divisor| divisor * divisor <= number).any(|divisor| divides(&divisor))
+}
+
+pub(crate) fn encode(
+    discovery: &Discovery,
+    policy: LoadBalancing,
+    spread: &Spread,
+) -> (LbPolicy, Option<LbConfig>) {
+    let slow_start_config = spread.slow_start.map(|slow| spread::encode_slow_start(&slow));
+    let large = |value: u64| Some(UInt64Value { value });
+    match (discovery, policy) {
+        (Discovery::OriginalDestination, _) => (LbPolicy::ClusterProvided, None),
+        (_, LoadBalancing::RoundRobin) => {
+            let config = slow_start_config.map(|slow| {
+                LbConfig::RoundRobinLbConfig(proto::cluster::RoundRobinLbConfig {
+                    slow_start_config: Some(slow),
+                })
+            });
+            (LbPolicy::RoundRobin, config)
         }
-        // Only read by policies that are refused themselves.
-        Some(LbConfig::RingHashLbConfig(_) | LbConfig::MaglevLbConfig(_)) => Ok(()),
+        (_, LoadBalancing::LeastRequest) => {
+            let says = slow_start_config.is_some() || spread.choices != 2;
+            let config = proto::cluster::LeastRequestLbConfig {
+                choice_count: encode_number(spread.choices),
+                slow_start_config,
+                ..Default::default()
+            };
+            (LbPolicy::LeastRequest, says.then_some(LbConfig::LeastRequestLbConfig(config)))
+        }
+        (_, LoadBalancing::Random) => (LbPolicy::Random, None),
+        (_, LoadBalancing::RingHash(size)) => {
+            let config = proto::cluster::RingHashLbConfig {
+                minimum_ring_size: large(size.minimum),
+                maximum_ring_size: large(size.maximum),
+                ..Default::default()
+            };
+            (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(config)))
+        }
+        (_, LoadBalancing::Maglev(size)) => {
+            let config = proto::cluster::MaglevLbConfig { table_size: large(u64::from(size)) };
+            (LbPolicy::Maglev, Some(LbConfig::MaglevLbConfig(config)))
+        }
     }
 }
 
 /// Like Envoy, the first policy of the list that is known is taken.
-fn decode_chain(place: &Place<'_>, chain: &proto::LoadBalancingPolicy) -> Decoded<LoadBalancing> {
+fn decode_chain(
+    place: &Place<'_>,
+    chain: &proto::LoadBalancingPolicy,
+    spread: &mut Spread,
+) -> Decoded<LoadBalancing> {
     let mut passed_over = Vec::new();
     for (i, policy) in chain.policies.iter().enumerate() {
         let place = place.item("policies", i);
@@ -74,8 +170,11 @@ fn decode_chain(place: &Place<'_>, chain: &proto::LoadBalancingPolicy) -> Decode
         let Some(config) = &policy.typed_extension_config else {
             return Err(place.error("this field is required"));
         };
-        let found = config.typed_config.as_ref().map(|any| decode_policy(&place.field("typed_config"), any));
-        match found.transpose()?.flatten() {
+        let found = match &config.typed_config {
+            Some(any) => decode_policy(&place.field("typed_config"), any, spread)?,
+            None => None,
+        };
+        match found {
             Some(policy) => return Ok(policy),
             None => passed_over.push(config.name.as_str()),
         }
@@ -83,63 +182,77 @@ fn decode_chain(place: &Place<'_>, chain: &proto::LoadBalancingPolicy) -> Decode
     Err(place.error(format_args!("none of the policies is supported (found {})", passed_over.join(", "))))
 }
 
-fn decode_policy(place: &Place<'_>, any: &Any) -> Decoded<Option<LoadBalancing>> {
+fn decode_policy(place: &Place<'_>, any: &Any, spread: &mut Spread) -> Decoded<Option<LoadBalancing>> {
     match type_name(any) {
         "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin" => {
             let config: policies::round_robin::v3::RoundRobin = unpack(place, any)?;
-            fields!(place, &config => policies::round_robin::v3::RoundRobin {
-                honoured: locality_lb_config;
-                ignored: ;
-                refused: slow_start_config;
-            });
-            check_locality(place, locality_lb_config)?;
+            spread.slow_start = spread::decode_slow_start_policy(place, &config.slow_start_config)?;
+            decode_locality(&config.locality_lb_config, spread);
             Ok(Some(LoadBalancing::RoundRobin))
         }
         "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest" => {
             let config: policies::least_request::v3::LeastRequest = unpack(place, any)?;
             fields!(place, &config => policies::least_request::v3::LeastRequest {
-                honoured: choice_count, locality_lb_config;
+                honoured: choice_count, locality_lb_config, slow_start_config;
                 ignored: ;
-                refused: active_request_bias, slow_start_config, enable_full_scan, selection_method;
+                refused: active_request_bias, enable_full_scan, selection_method;
             });
-            place.refuse("choice_count", &choice_count.filter(|count| count.value != CHOICES))?;
-            check_locality(place, locality_lb_config)?;
+            spread.choices = decode_choices(place, choice_count)?;
+            spread.slow_start = spread::decode_slow_start_policy(place, slow_start_config)?;
+            decode_locality(locality_lb_config, spread);
             Ok(Some(LoadBalancing::LeastRequest))
         }
         "envoy.extensions.load_balancing_policies.random.v3.Random" => {
             let config: policies::random::v3::Random = unpack(place, any)?;
-            check_locality(place, &config.locality_lb_config)?;
+            decode_locality(&config.locality_lb_config, spread);
             Ok(Some(LoadBalancing::Random))
+        }
+        "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash" => {
+            let config: policies::ring_hash::v3::RingHash = unpack(place, any)?;
+            // The hash by default is 1 here, and 0 means that nothing is said.
+            if config.hash_function > 1 {
+                return Err(place.field("hash_function").unsupported("MURMUR_HASH_2"));
+            }
+            place.refuse("hash_balance_factor", &config.hash_balance_factor)?;
+            spread.weighted_localities = config.locality_weighted_lb_config.is_some();
+            decode_consistent(place, &config.consistent_hashing_lb_config, spread)?;
+            spread.hash_host_names |= config.use_hostname_for_hashing;
+            decode_ring(place, &config.minimum_ring_size, &config.maximum_ring_size).map(Some)
+        }
+        "envoy.extensions.load_balancing_policies.maglev.v3.Maglev" => {
+            let config: policies::maglev::v3::Maglev = unpack(place, any)?;
+            spread.weighted_localities = config.locality_weighted_lb_config.is_some();
+            decode_consistent(place, &config.consistent_hashing_lb_config, spread)?;
+            decode_maglev(place, &config.table_size).map(Some)
         }
         _ => Ok(None),
     }
 }
 
-fn check_locality(place: &Place<'_>, config: &Option<LocalityLbConfig>) -> Decoded<()> {
-    match config.as_ref().and_then(|config| config.locality_config_specifier.as_ref()) {
-        // Weights of localities are heeded wherever there are any.
-        None | Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => Ok(()),
-        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => {
-            Err(place.field("locality_lb_config").unsupported("zone-aware balancing"))
-        }
-    }
+fn decode_consistent(
+    place: &Place<'_>,
+    config: &Option<ConsistentHashingLbConfig>,
+    spread: &mut Spread,
+) -> Decoded<()> {
+    let Some(config) = config else { return Ok(()) };
+    let place = place.field("consistent_hashing_lb_config");
+    fields!(place, config => ConsistentHashingLbConfig {
+        honoured: use_hostname_for_hashing;
+        ignored: ;
+        refused: hash_balance_factor, hash_policy;
+    });
+    spread.hash_host_names = *use_hostname_for_hashing;
+    Ok(())
 }
 
-pub(crate) fn check_common(place: &Place<'_>, common: &proto::cluster::CommonLbConfig) -> Decoded<()> {
-    use proto::cluster::common_lb_config::LocalityConfigSpecifier;
-    fields!(place, common => proto::cluster::CommonLbConfig {
-        honoured: healthy_panic_threshold, locality_config_specifier;
-        // Updates are taken at once, however far apart.
-        ignored: update_merge_window, ignore_new_hosts_until_first_hc, consistent_hashing_lb_config;
-        refused: close_connections_on_host_set_change, override_host_status;
-    });
-    // There is no panic mode: what is not healthy is not used.
-    place
-        .refuse("healthy_panic_threshold", &healthy_panic_threshold.filter(|percent| percent.value != 0.0))?;
-    match locality_config_specifier {
-        None | Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => Ok(()),
+/// Zone-aware balancing needs to know a cluster of this proxy's own, which a bootstrap does not name here; without it
+/// Envoy leaves it alone, too.
+fn decode_locality(config: &Option<LocalityLbConfig>, spread: &mut Spread) {
+    match config.as_ref().and_then(|config| config.locality_config_specifier.as_ref()) {
+        None => {}
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => spread.weighted_localities = true,
         Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zones)) => {
-            place.refuse("zone_aware_lb_config", zones)
+            spread.fail_in_panic = zones.fail_traffic_on_panic;
         }
     }
 }

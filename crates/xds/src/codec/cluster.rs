@@ -1,37 +1,37 @@
-//! Clusters. The HTTP version spoken to them is `upstream`'s, how endpoints are picked `balance`'s.
+//! Clusters. The HTTP version spoken to them is `upstream`'s, how endpoints are picked `balance`'s and `spread`'s.
 
 use super::endpoint::{self, Names};
 use super::place::{Decoded, Place, fields};
-use super::value::{self, encode_duration, encode_number, flag};
-use super::{balance, transport, upstream};
+use super::value::{self, encode_duration, encode_number};
+use super::{balance, limits, outlier, spread, transport, upstream};
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
-use envoy_types::pb::envoy::r#type::v3::Percent;
-use model::cluster::{Cluster, Discovery, TransportMatch};
+use envoy_types::pb::envoy::config::core::v3::TcpKeepalive;
+use model::cluster::{CONNECT_TIMEOUT, Cluster, Connections, Discovery, Keepalive, TransportMatch};
 use proto::cluster::{self, ClusterDiscoveryType, DiscoveryType, DnsLookupFamily};
 use std::time::Duration;
 
-/// What Envoy takes for a cluster that says nothing.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
 pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Cluster> {
     fields!(place, cluster => proto::Cluster {
-        honoured: transport_socket_matches, name, eds_cluster_config, connect_timeout, lb_policy, load_assignment,
+        honoured: transport_socket_matches, name, eds_cluster_config, connect_timeout, load_assignment,
             upstream_http_protocol_options, common_http_protocol_options, http_protocol_options,
             http2_protocol_options, typed_extension_protocol_options, transport_socket, metadata,
-            protocol_selection, load_balancing_policy, cluster_discovery_type, lb_config;
-        checked: circuit_breakers, outlier_detection, common_lb_config, dns_lookup_family;
+            protocol_selection, cluster_discovery_type, circuit_breakers, outlier_detection, dns_lookup_family;
+        checked: common_lb_config, lb_policy, load_balancing_policy, lb_config, lb_subset_config,
+            upstream_connection_options, max_requests_per_connection;
         // Statistics, buffers, sockets' fine tuning, when names are looked up again, warming.
         ignored: alt_stat_name, stats_matcher, per_connection_buffer_limit_bytes,
             per_connection_buffer_high_watermark_timeout, dns_refresh_rate, dns_jitter, dns_failure_refresh_rate,
-            respect_dns_ttl, wait_for_warm_on_init, cleanup_interval, upstream_connection_options,
+            respect_dns_ttl, wait_for_warm_on_init, cleanup_interval,
             ignore_health_on_host_removal, track_timeout_budgets, track_cluster_stats, preconnect_policy;
-        refused: transport_socket_matcher, health_checks, max_requests_per_connection, dns_resolvers,
+        refused: transport_socket_matcher, health_checks, dns_resolvers,
             use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config, upstream_bind_config,
-            lb_subset_config, close_connections_on_host_health_failure, filters, lrs_server,
+            close_connections_on_host_health_failure, filters, lrs_server,
             lrs_report_endpoint_metrics, upstream_config, connection_pool_per_downstream_connection,
             queuing_policies;
     });
-    check(place, cluster)?;
+    if *dns_lookup_family == DnsLookupFamily::V6Only as i32 {
+        return Err(place.field("dns_lookup_family").unsupported("V6_ONLY"));
+    }
     let discovery = match cluster_discovery_type {
         Some(ClusterDiscoveryType::ClusterType(custom)) => {
             let what = format_args!("cluster type `{}`", custom.name);
@@ -50,19 +50,27 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
         http2: http2_protocol_options,
         as_downstream: *protocol_selection == cluster::ClusterProtocolSelection::UseDownstreamProtocol as i32,
     };
-    let (http, idle_timeout) = upstream::decode(place, http)?;
+    let spoken = upstream::decode(place, http)?;
     let choice = |(i, m)| decode_match(&place.item("transport_socket_matches", i), m);
     let mut metadata = value::decode_metadata(metadata);
     let provenance = value::take_provenance(&mut metadata);
     let connect_timeout =
         connect_timeout.as_ref().map(|t| value::decode_duration(&place.field("connect_timeout"), t));
+    let mut spread = spread::decode(place, cluster)?;
+    let outlier = outlier_detection.as_ref();
+    let outlier = outlier.map(|given| outlier::decode(&place.field("outlier_detection"), given));
     Ok(Cluster {
         name: name.clone(),
-        load_balancing: balance::decode(place, &discovery, *lb_policy, load_balancing_policy, lb_config)?,
+        load_balancing: balance::decode(place, cluster, &discovery, &mut spread)?,
         discovery,
+        spread,
+        limits: limits::decode(&place.field("circuit_breakers"), circuit_breakers)?,
+        outlier_detection: outlier.transpose()?,
+        health_checks: Vec::new(),
+        connections: decode_connections(cluster, spoken.max_requests),
         connect_timeout: connect_timeout.transpose()?.unwrap_or(CONNECT_TIMEOUT),
-        http,
-        idle_timeout,
+        http: spoken.http,
+        idle_timeout: spoken.idle_timeout,
         transport_matches: transport_socket_matches.iter().enumerate().map(choice).collect::<Decoded<_>>()?,
         transport: transport::decode_upstream(place, transport_socket)?,
         metadata,
@@ -70,21 +78,35 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
     })
 }
 
-/// What is only taken when it asks for nothing that is not done anyway.
-fn check(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<()> {
-    if cluster.dns_lookup_family == DnsLookupFamily::V6Only as i32 {
-        return Err(place.field("dns_lookup_family").unsupported("V6_ONLY"));
-    }
-    if let Some(breakers) = &cluster.circuit_breakers {
-        check_breakers(&place.field("circuit_breakers"), breakers)?;
-    }
-    if let Some(detection) = &cluster.outlier_detection {
-        check_outlier_detection(&place.field("outlier_detection"), detection)?;
-    }
-    if let Some(common) = &cluster.common_lb_config {
-        balance::check_common(&place.field("common_lb_config"), common)?;
-    }
-    Ok(())
+fn decode_connections(cluster: &proto::Cluster, max_requests: Option<u32>) -> Connections {
+    let mut connections = Connections { max_requests, keepalive: None };
+    // The old place for it; what the new one says counts.
+    let old = cluster.max_requests_per_connection.map(|max| max.value).filter(|max| *max > 0);
+    connections.max_requests = connections.max_requests.or(old);
+    let Some(options) = &cluster.upstream_connection_options else { return connections };
+    let proto::UpstreamConnectionOptions {
+        tcp_keepalive,
+        set_local_interface_name_on_upstream_connections: _,
+        happy_eyeballs_config: _,
+    } = options;
+    connections.keepalive = tcp_keepalive.as_ref().map(|keepalive| Keepalive {
+        probes: keepalive.keepalive_probes.map(|probes| probes.value),
+        time: keepalive.keepalive_time.map(|time| Duration::from_secs(time.value.into())),
+        interval: keepalive.keepalive_interval.map(|time| Duration::from_secs(time.value.into())),
+    });
+    connections
+}
+
+fn encode_connections(connections: &Connections) -> Option<proto::UpstreamConnectionOptions> {
+    let seconds = |time: Option<Duration>| {
+        time.and_then(|time| encode_number(u32::try_from(time.as_secs()).unwrap_or(u32::MAX)))
+    };
+    let keepalive = connections.keepalive.map(|keepalive| TcpKeepalive {
+        keepalive_probes: keepalive.probes.and_then(encode_number),
+        keepalive_time: seconds(keepalive.time),
+        keepalive_interval: seconds(keepalive.interval),
+    })?;
+    Some(proto::UpstreamConnectionOptions { tcp_keepalive: Some(keepalive), ..Default::default() })
 }
 
 fn decode_discovery(
@@ -131,63 +153,6 @@ fn decode_match(place: &Place<'_>, choice: &cluster::TransportSocketMatch) -> De
     })
 }
 
-/// Limits from here up are taken for none; nothing here would ever reach them.
-const AS_GOOD_AS_UNLIMITED: u32 = 1 << 20;
-const UNLIMITED: u32 = u32::MAX;
-
-fn check_breakers(place: &Place<'_>, breakers: &proto::CircuitBreakers) -> Decoded<()> {
-    fields!(place, breakers => proto::CircuitBreakers {
-        honoured: thresholds;
-        ignored: ;
-        refused: per_host_thresholds;
-    });
-    for (i, threshold) in thresholds.iter().enumerate() {
-        let place = place.item("thresholds", i);
-        fields!(place, threshold => proto::circuit_breakers::Thresholds {
-            honoured: max_connections, max_pending_requests, max_requests, max_retries, max_connection_pools;
-            ignored: priority, track_remaining;
-            refused: retry_budget;
-        });
-        let limits = [
-            ("max_connections", max_connections),
-            ("max_pending_requests", max_pending_requests),
-            ("max_requests", max_requests),
-            ("max_retries", max_retries),
-            ("max_connection_pools", max_connection_pools),
-        ];
-        for (name, limit) in limits {
-            if let Some(limit) = limit.filter(|limit| limit.value < AS_GOOD_AS_UNLIMITED) {
-                return Err(place.field(name).unsupported(format_args!("a limit of {}", limit.value)));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Ejecting endpoints is not there yet, so it has to be switched off entirely.
-fn check_outlier_detection(place: &Place<'_>, detection: &proto::OutlierDetection) -> Decoded<()> {
-    // Those that are on when nothing is said of them.
-    let on = [
-        ("enforcing_consecutive_5xx", detection.enforcing_consecutive_5xx),
-        ("enforcing_success_rate", detection.enforcing_success_rate),
-    ];
-    for (name, share) in on {
-        if share.is_none_or(|share| share.value != 0) {
-            return Err(place.field(name).error("ejecting endpoints is not supported; it has to be 0"));
-        }
-    }
-    let off = [
-        ("enforcing_consecutive_gateway_failure", detection.enforcing_consecutive_gateway_failure),
-        ("enforcing_failure_percentage", detection.enforcing_failure_percentage),
-    ];
-    for (name, share) in off {
-        place.refuse(name, &share.filter(|share| share.value != 0))?;
-    }
-    place.refuse("split_external_local_origin_errors", &detection.split_external_local_origin_errors)?;
-    place.refuse("detect_degraded_hosts", &flag(&detection.detect_degraded_hosts))?;
-    place.refuse("monitors", &detection.monitors)
-}
-
 pub(crate) fn encode(cluster: &Cluster) -> proto::Cluster {
     let (kind, assignment) = match &cluster.discovery {
         Discovery::Static(assignment) => (DiscoveryType::Static, Some(assignment)),
@@ -202,29 +167,25 @@ pub(crate) fn encode(cluster: &Cluster) -> proto::Cluster {
         }
         _ => None,
     };
-    // Envoy's own limits are low (1024 connections, 3 retries at a time) and nobody asked for them.
-    let unlimited = proto::circuit_breakers::Thresholds {
-        max_connections: encode_number(UNLIMITED),
-        max_pending_requests: encode_number(UNLIMITED),
-        max_requests: encode_number(UNLIMITED),
-        max_retries: encode_number(UNLIMITED),
-        ..Default::default()
-    };
-    // Where no endpoint is healthy, none is used: Envoy would use all of them.
-    let no_panic = cluster::CommonLbConfig {
-        healthy_panic_threshold: Some(Percent { value: 0.0 }),
-        ..Default::default()
-    };
+    let (lb_policy, lb_config) = balance::encode(&cluster.discovery, cluster.load_balancing, &cluster.spread);
     proto::Cluster {
         name: cluster.name.clone(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(kind as i32)),
         eds_cluster_config,
         load_assignment: assignment.map(endpoint::encode),
         connect_timeout: Some(encode_duration(cluster.connect_timeout)),
-        lb_policy: balance::encode(&cluster.discovery, cluster.load_balancing),
-        common_lb_config: Some(no_panic),
-        circuit_breakers: Some(proto::CircuitBreakers { thresholds: vec![unlimited], ..Default::default() }),
-        typed_extension_protocol_options: upstream::encode(cluster.http, cluster.idle_timeout),
+        lb_policy: lb_policy as i32,
+        lb_config,
+        common_lb_config: Some(spread::encode_common(&cluster.spread)),
+        lb_subset_config: cluster.spread.subsets.as_ref().map(spread::encode_subsets),
+        circuit_breakers: limits::encode(&cluster.limits),
+        outlier_detection: cluster.outlier_detection.as_ref().map(outlier::encode),
+        upstream_connection_options: encode_connections(&cluster.connections),
+        typed_extension_protocol_options: upstream::encode(
+            cluster.http,
+            cluster.idle_timeout,
+            cluster.connections.max_requests,
+        ),
         // Envoy's default would wait for nothing but IPv6 where a name has both kinds.
         dns_lookup_family: match &cluster.discovery {
             Discovery::StrictDns(_) | Discovery::LogicalDns(_) => DnsLookupFamily::V4Preferred as i32,

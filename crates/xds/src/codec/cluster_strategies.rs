@@ -1,7 +1,8 @@
 //! Clusters, endpoints, TLS and secrets for property tests.
 
+use super::spread_strategies::{balance, connections, limits, outlier_detection};
 use super::strategies::{described, duration, json, metadata, name, string_match, text};
-use model::balance::LoadBalancing;
+use model::balance::{LoadBalancing, Spread};
 use model::cluster::{Cluster, Discovery, Transport, TransportMatch, UpstreamHttp};
 use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, Locality, LocalityEndpoints};
 use model::tls::*;
@@ -116,7 +117,6 @@ pub(super) fn cluster() -> Of<Cluster> {
         one_endpoint.prop_map(Discovery::LogicalDns),
         Just(Discovery::OriginalDestination),
     ];
-    let balance = select(vec![LoadBalancing::RoundRobin, LoadBalancing::LeastRequest, LoadBalancing::Random]);
     let http = select(vec![
         UpstreamHttp::Http1,
         UpstreamHttp::Http2,
@@ -126,19 +126,31 @@ pub(super) fn cluster() -> Of<Cluster> {
     let choice = (name(), btree_map(name(), json(), 0..4), transport())
         .prop_map(|(name, labels, transport)| TransportMatch { name, labels, transport });
     (
-        (name(), discovery, balance, duration(), http),
+        (name(), discovery, balance(), duration(), http),
+        (limits(), option::of(outlier_detection()), connections()),
         (option::of(duration()), vec(choice, 0..3), transport(), described()),
     )
         .prop_map(
             |(
-                (name, discovery, balance, connect_timeout, http),
+                (name, discovery, (policy, spread), connect_timeout, http),
+                (limits, outlier_detection, connections),
                 (idle_timeout, transport_matches, transport, (metadata, provenance)),
             )| Cluster {
                 name,
                 load_balancing: match discovery {
                     Discovery::OriginalDestination => LoadBalancing::default(),
-                    _ => balance,
+                    _ => policy,
                 },
+                spread: match discovery {
+                    Discovery::OriginalDestination => Spread::default(),
+                    Discovery::StrictDns(_) => spread,
+                    // Envoy wants names of endpoints that have one each.
+                    _ => Spread { hash_host_names: false, ..spread },
+                },
+                limits,
+                outlier_detection,
+                health_checks: Vec::new(),
+                connections,
                 discovery,
                 connect_timeout,
                 http,

@@ -1,14 +1,17 @@
 //! Requests that are sent on (`RouteAction`).
 
 use super::place::{Decoded, Place, fields};
-use super::value::{self, decode_limit, encode_flag, encode_limit, encode_number, flag_or};
-use super::{headers, retry, route, text};
+use super::value::{self, decode_duration, decode_limit, encode_flag, encode_limit, encode_number, flag_or};
+use super::{affinity, condition, filter, headers, retry, text};
+use envoy_types::pb::envoy::config::core::v3::RoutingPriority;
 use envoy_types::pb::envoy::config::route::v3 as proto;
 use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use envoy_types::pb::google::protobuf::BoolValue;
 use model::format::Template;
+use model::limits::Priority;
 use model::route::{
-    Forward, HostRewrite, PathMatch, PathRewrite, RouteMatch, Target, Upgrade, WeightedCluster,
+    Forward, GrpcTimeout, HostRewrite, Mirror, MirrorTarget, PathMatch, PathRewrite, RouteMatch, Target,
+    Upgrade, WeightedCluster,
 };
 use proto::route_action::{ClusterNotFoundResponseCode as NotFound, ClusterSpecifier, HostRewriteSpecifier};
 use proto::weighted_cluster::{ClusterWeight, cluster_weight};
@@ -20,22 +23,27 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) fn decode(place: &Place<'_>, action: &proto::RouteAction) -> Decoded<Forward> {
     fields!(place, action => proto::RouteAction {
         honoured: cluster_not_found_response_code, prefix_rewrite, regex_rewrite, path_rewrite, timeout,
-            idle_timeout, retry_policy, upgrade_configs, cluster_specifier, host_rewrite_specifier;
-        checked: max_stream_duration, max_grpc_timeout;
-        // Priorities differ only in circuit breakers, which are as good as unlimited here.
-        ignored: priority, include_vh_rate_limits, early_data_policy, flush_timeout;
-        refused: metadata_match, path_rewrite_policy, append_x_forwarded_host, retry_policy_typed_config,
-            request_mirror_policies, rate_limits, hash_policy, cors, grpc_timeout_offset,
+            idle_timeout, retry_policy, upgrade_configs, cluster_specifier, host_rewrite_specifier,
+            max_stream_duration, max_grpc_timeout, grpc_timeout_offset, append_x_forwarded_host,
+            request_mirror_policies, priority, metadata_match, hash_policy;
+        // The old field for CORS is read where the route's other filters are.
+        checked: cors;
+        ignored: include_vh_rate_limits, early_data_policy, flush_timeout;
+        refused: path_rewrite_policy, retry_policy_typed_config, rate_limits,
             internal_redirect_policy, internal_redirect_action, max_internal_redirects, hedge_policy;
     });
-    check_limits(place, action)?;
-    let path_rewrite = decode_path_rewrite(place, prefix_rewrite, regex_rewrite, path_rewrite)?;
-    let idle_timeout = match decode_limit(&place.field("idle_timeout"), idle_timeout, None)? {
-        None if idle_timeout.is_some() => {
-            return Err(place.field("idle_timeout").unsupported("0, which lifts the limit for one route,"));
+    let (max_duration, grpc_timeout) = decode_max_duration(place, max_stream_duration)?;
+    let grpc_timeout = match (grpc_timeout, max_grpc_timeout) {
+        (None, Some(max)) => {
+            let max = Some(decode_duration(&place.field("max_grpc_timeout"), max)?).filter(|d| !d.is_zero());
+            let offset = grpc_timeout_offset.as_ref();
+            let offset = offset.map(|o| decode_duration(&place.field("grpc_timeout_offset"), o));
+            Some(GrpcTimeout { max, offset: offset.transpose()?.unwrap_or_default() })
         }
-        timeout => timeout,
+        (timeout, _) => timeout,
     };
+    let path_rewrite = decode_path_rewrite(place, prefix_rewrite, regex_rewrite, path_rewrite)?;
+    let idle_timeout = idle_timeout.as_ref().map(|d| decode_duration(&place.field("idle_timeout"), d));
     let upgrade = |(i, config)| decode_upgrade(&place.item("upgrade_configs", i), config);
     let retry = retry_policy.as_ref().map(|policy| retry::decode(&place.field("retry_policy"), policy));
     Ok(Forward {
@@ -48,27 +56,102 @@ pub(crate) fn decode(place: &Place<'_>, action: &proto::RouteAction) -> Decoded<
         path_rewrite,
         host_rewrite: decode_host_rewrite(place, host_rewrite_specifier)?,
         timeout: decode_limit(&place.field("timeout"), timeout, Some(DEFAULT_TIMEOUT))?,
-        idle_timeout,
+        idle_timeout: idle_timeout.transpose()?,
+        max_duration,
+        grpc_timeout,
+        mirrors: decode_mirrors(place, request_mirror_policies)?,
+        append_forwarded_host: *append_x_forwarded_host,
         retry: retry.transpose()?,
         upgrades: upgrade_configs.iter().enumerate().map(upgrade).collect::<Decoded<_>>()?,
+        hash_policies: affinity::decode(place, hash_policy)?,
+        subset: affinity::decode_subset(metadata_match),
+        priority: match RoutingPriority::try_from(*priority) {
+            Ok(RoutingPriority::High) => Priority::High,
+            _ => Priority::Default,
+        },
     })
 }
 
-/// Limits that gRPC's own clients read; here they have to be absent or lifted.
-fn check_limits(place: &Place<'_>, action: &proto::RouteAction) -> Decoded<()> {
-    value::refuse_limit(place, "max_grpc_timeout", &action.max_grpc_timeout)?;
-    if let Some(proto::route_action::MaxStreamDuration {
-        max_stream_duration,
-        grpc_timeout_header_max,
-        grpc_timeout_header_offset,
-    }) = &action.max_stream_duration
-    {
-        let place = place.field("max_stream_duration");
-        value::refuse_limit(&place, "max_stream_duration", max_stream_duration)?;
-        value::refuse_limit(&place, "grpc_timeout_header_max", grpc_timeout_header_max)?;
-        place.refuse("grpc_timeout_header_offset", grpc_timeout_header_offset)?;
+type MaxDuration = (Option<Duration>, Option<GrpcTimeout>);
+
+fn decode_max_duration(
+    place: &Place<'_>,
+    limits: &Option<proto::route_action::MaxStreamDuration>,
+) -> Decoded<MaxDuration> {
+    let Some(limits) = limits else { return Ok((None, None)) };
+    let place = place.field("max_stream_duration");
+    fields!(place, limits => proto::route_action::MaxStreamDuration {
+        honoured: max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset;
+        ignored: ;
+        refused: ;
+    });
+    let read = |name: &str, duration: &Option<envoy_types::pb::google::protobuf::Duration>| {
+        duration.as_ref().map(|d| decode_duration(&place.field(name), d)).transpose()
+    };
+    let max = read("max_stream_duration", max_stream_duration)?;
+    let offset = read("grpc_timeout_header_offset", grpc_timeout_header_offset)?.unwrap_or_default();
+    let grpc = read("grpc_timeout_header_max", grpc_timeout_header_max)?;
+    let grpc = grpc.map(|max| GrpcTimeout { max: Some(max).filter(|d| !d.is_zero()), offset });
+    Ok((max, grpc))
+}
+
+fn encode_max_duration(forward: &Forward) -> Option<proto::route_action::MaxStreamDuration> {
+    if forward.max_duration.is_none() && forward.grpc_timeout.is_none() {
+        return None;
     }
-    Ok(())
+    let grpc = forward.grpc_timeout;
+    let offset = grpc.map(|g| g.offset).filter(|offset| !offset.is_zero());
+    Some(proto::route_action::MaxStreamDuration {
+        max_stream_duration: forward.max_duration.map(value::encode_duration),
+        grpc_timeout_header_max: grpc.map(|g| value::encode_duration(g.max.unwrap_or_default())),
+        grpc_timeout_header_offset: offset.map(value::encode_duration),
+    })
+}
+
+/// The field `request_mirror_policies` of `place`.
+pub(crate) fn decode_mirrors(
+    place: &Place<'_>,
+    mirrors: &[proto::route_action::RequestMirrorPolicy],
+) -> Decoded<Vec<Mirror>> {
+    let mirror = |(i, mirror)| decode_mirror(&place.item("request_mirror_policies", i), mirror);
+    mirrors.iter().enumerate().map(mirror).collect()
+}
+
+fn decode_mirror(place: &Place<'_>, mirror: &proto::route_action::RequestMirrorPolicy) -> Decoded<Mirror> {
+    fields!(place, mirror => proto::route_action::RequestMirrorPolicy {
+        honoured: cluster, cluster_header, runtime_fraction, trace_sampled, disable_shadow_host_suffix_append;
+        ignored: ;
+        refused: request_headers_mutations, host_rewrite_literal;
+    });
+    let target = match (cluster.as_str(), cluster_header.as_str()) {
+        ("", "") => return Err(place.error("no cluster is named")),
+        (name, "") => MirrorTarget::Cluster(name.to_owned()),
+        ("", name) => MirrorTarget::Header(headers::decode_plain_name(&place.field("cluster_header"), name)?),
+        _ => return Err(place.error("only one of cluster and cluster_header may be set")),
+    };
+    let share = runtime_fraction.as_ref();
+    let share = share.map(|f| condition::decode_fraction(&place.field("runtime_fraction"), f));
+    Ok(Mirror {
+        target,
+        share: share.transpose()?,
+        keep_host: *disable_shadow_host_suffix_append,
+        trace_sampled: trace_sampled.map(|sampled| sampled.value),
+    })
+}
+
+fn encode_mirror(mirror: &Mirror) -> proto::route_action::RequestMirrorPolicy {
+    let (cluster, cluster_header) = match &mirror.target {
+        MirrorTarget::Cluster(name) => (name.clone(), String::new()),
+        MirrorTarget::Header(name) => (String::new(), name.as_str().to_owned()),
+    };
+    proto::route_action::RequestMirrorPolicy {
+        cluster,
+        cluster_header,
+        runtime_fraction: mirror.share.map(condition::encode_fraction),
+        trace_sampled: mirror.trace_sampled.map(|value| BoolValue { value }),
+        disable_shadow_host_suffix_append: mirror.keep_host,
+        ..Default::default()
+    }
 }
 
 fn decode_path_rewrite(
@@ -133,11 +216,11 @@ fn decode_target(place: &Place<'_>, target: &Option<ClusterSpecifier>) -> Decode
 fn decode_weighted(place: &Place<'_>, cluster: &ClusterWeight) -> Decoded<WeightedCluster> {
     fields!(place, cluster => ClusterWeight {
         honoured: name, weight, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
-            response_headers_to_remove, typed_per_filter_config, host_rewrite_specifier;
+            response_headers_to_remove, typed_per_filter_config, host_rewrite_specifier, metadata_match;
         ignored: ;
-        refused: cluster_header, metadata_match;
+        refused: cluster_header;
     });
-    route::check_filter_config(place, typed_per_filter_config)?;
+    filter::refuse_settings(place, typed_per_filter_config)?;
     Ok(WeightedCluster {
         cluster: name.clone(),
         weight: weight.map_or(0, |w| w.value),
@@ -156,6 +239,7 @@ fn decode_weighted(place: &Place<'_>, cluster: &ClusterWeight) -> Decoded<Weight
         host_rewrite: host_rewrite_specifier
             .as_ref()
             .map(|cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)| host.clone()),
+        subset: affinity::decode_subset(metadata_match),
     })
 }
 
@@ -218,7 +302,16 @@ pub(crate) fn encode(forward: &Forward, condition: &RouteMatch) -> proto::RouteA
         regex_rewrite,
         timeout: encode_limit(forward.timeout),
         idle_timeout: forward.idle_timeout.map(value::encode_duration),
+        max_stream_duration: encode_max_duration(forward),
+        request_mirror_policies: forward.mirrors.iter().map(encode_mirror).collect(),
+        append_x_forwarded_host: forward.append_forwarded_host,
         retry_policy: forward.retry.as_ref().map(retry::encode),
+        hash_policy: forward.hash_policies.iter().map(affinity::encode).collect(),
+        metadata_match: affinity::encode_subset(&forward.subset),
+        priority: match forward.priority {
+            Priority::Default => RoutingPriority::Default,
+            Priority::High => RoutingPriority::High,
+        } as i32,
         upgrade_configs: forward.upgrades.iter().map(encode_upgrade).collect(),
         cluster_specifier: Some(encode_target(&forward.target)),
         host_rewrite_specifier: forward.host_rewrite.as_ref().map(|rewrite| match rewrite {
@@ -268,6 +361,7 @@ fn encode_weighted(cluster: &WeightedCluster) -> ClusterWeight {
             .host_rewrite
             .clone()
             .map(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
+        metadata_match: affinity::encode_subset(&cluster.subset),
         ..Default::default()
     }
 }

@@ -148,7 +148,7 @@ fn what_http_cannot_do_is_refused_by_field() {
             ".strip_matching_host_port: ",
         ),
         (http::HttpConnectionManager { codec_type: 3, ..m() }, ".codec_type: codec 3 is not"),
-        (http::HttpConnectionManager { request_timeout: seconds(1), ..m() }, ".request_timeout: "),
+        (http::HttpConnectionManager { via: "x".to_owned(), ..m() }, ".via: "),
         (
             http::HttpConnectionManager { server_header_transformation: 1, ..m() },
             ".server_header_transformation: ",
@@ -243,10 +243,10 @@ fn what_a_listener_cannot_do_is_refused_by_field() {
 fn what_a_route_cannot_do_is_refused_by_field() {
     type Change = fn(&mut route::Route, &mut route::RouteAction);
     let cases: [(Change, &str); 13] = [
-        (|_, a| a.hash_policy.push(Default::default()), ".route.hash_policy: "),
-        (|_, a| a.request_mirror_policies.push(Default::default()), ".route.request_mirror_policies: "),
+        (|_, a| a.hash_policy.push(Default::default()), ".route.hash_policy[0]: "),
+        (|_, a| a.request_mirror_policies.push(Default::default()), ".route.request_mirror_policies[0]: "),
         (|_, a| a.rate_limits.push(Default::default()), ".route.rate_limits: "),
-        (|_, a| a.cors = Some(Default::default()), ".route.cors: "),
+        (|_, a| a.retry_policy_typed_config = Some(Default::default()), ".route.retry_policy_typed_config: "),
         (|_, a| a.path_rewrite_policy = Some(Default::default()), ".route.path_rewrite_policy: "),
         (|_, a| a.metadata_match = Some(Default::default()), ".route.metadata_match: "),
         (|_, a| a.cluster_specifier = None, ".route: no cluster is named"),
@@ -259,7 +259,7 @@ fn what_a_route_cannot_do_is_refused_by_field() {
         ),
         (
             |_, a| {
-                let duration = Some(Duration { seconds: 9, nanos: 0 });
+                let duration = Some(Duration { seconds: -9, nanos: 0 });
                 let max = route::route_action::MaxStreamDuration {
                     max_stream_duration: duration,
                     ..Default::default()
@@ -320,4 +320,46 @@ fn a_route_that_says_nothing_of_time_has_envoys_fifteen_seconds_and_zero_is_no_l
     assert_eq!(timeout(Some(Duration::default())), None);
     let found = refused_route(|_, a| a.timeout = Some(Duration { seconds: -1, nanos: 0 }));
     assert!(found.starts_with(".route.timeout: -1 s"), "{found}");
+}
+
+#[test]
+fn filters_are_named_as_routes_name_them_and_there_is_one_of_a_kind() {
+    use envoy_types::pb::envoy::extensions::filters::http::cors::v3::{Cors, CorsPolicy};
+    let filter = |name: &str, disabled| http::HttpFilter {
+        name: name.to_owned(),
+        disabled,
+        config_type: Some(http::http_filter::ConfigType::TypedConfig(pack(&Cors {}))),
+        ..Default::default()
+    };
+    let (cors, other) = (filter("envoy.filters.http.cors", true), filter("cors", false));
+    let read =
+        decoded(http::HttpConnectionManager { http_filters: vec![cors.clone(), router()], ..manager() });
+    assert!(read.filters.cors.unwrap().disabled);
+    let found = refused_http(http::HttpConnectionManager {
+        http_filters: vec![cors.clone(), cors, router()],
+        ..manager()
+    });
+    assert!(found.contains("http_filters[1]: filter `envoy.filters.http.cors` a second time"), "{found}");
+    let found =
+        refused_http(http::HttpConnectionManager { http_filters: vec![other, router()], ..manager() });
+    assert!(found.contains("http_filters[0].name: `cors` for the filter"), "{found}");
+    let found = refused_route(|r, _| {
+        let fault = pack(&CorsPolicy::default());
+        r.typed_per_filter_config.insert("envoy.filters.http.fault".to_owned(), fault);
+    });
+    assert!(found.contains("configuration of filter `envoy.filters.http.fault`"), "{found}");
+}
+
+#[test]
+fn mirrors_and_the_old_field_for_cors_are_handed_down_to_routes() {
+    let mut proto = table(|_, a| a.cors = Some(Default::default()));
+    proto.virtual_hosts[0].request_mirror_policies.push(route::route_action::RequestMirrorPolicy {
+        cluster: "shadow".to_owned(),
+        ..Default::default()
+    });
+    let read = decode_routes(&proto).unwrap();
+    let read = &read.virtual_hosts[0].routes[0];
+    let Action::Forward(forward) = &read.action else { panic!("forwarded") };
+    assert_eq!(forward.mirrors.len(), 1);
+    assert!(read.filters.as_ref().unwrap().cors.is_some());
 }

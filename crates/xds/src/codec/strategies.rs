@@ -3,7 +3,10 @@
 
 use super::Resource;
 use super::cluster_strategies::{assignment, cluster, secret};
+use super::spread_strategies::{criteria, hash_policy, priority};
 use http::HeaderName;
+use model::cors::Cors;
+use model::fault::{Abort, AbortAnswer, Delay, DelayTime, Fault};
 use model::field::FieldName;
 use model::format::Template;
 use model::header::{EditAction, HeaderEdit, HeaderEdits, HeaderMatch, HeaderTest};
@@ -40,7 +43,7 @@ pub(super) fn duration() -> Of<Duration> {
     (0u64..100_000, 1u32..1_000_000_000).prop_map(|(s, n)| Duration::new(s, n)).boxed()
 }
 
-fn header_name() -> Of<HeaderName> {
+pub(super) fn header_name() -> Of<HeaderName> {
     select(vec!["x-a", "x-request-id", "user-agent", "content-type", "end-user"])
         .prop_map(HeaderName::from_static)
         .boxed()
@@ -183,9 +186,7 @@ fn condition() -> Of<RouteMatch> {
         Just(PathMatch::Connect),
     ];
     let query = (name(), option::of(string_match())).prop_map(|(name, value)| QueryMatch { name, value });
-    let fraction = (any::<u32>(), select(vec![100, 10_000, 1_000_000]))
-        .prop_map(|(numerator, denominator)| Fraction { numerator, denominator });
-    (path, vec(header_match(), 0..3), vec(query, 0..2), any::<(bool, bool)>(), option::of(fraction))
+    (path, vec(header_match(), 0..3), vec(query, 0..2), any::<(bool, bool)>(), option::of(fraction()))
         .prop_map(|(path, headers, query, (case_sensitive, grpc_only), fraction)| RouteMatch {
             path,
             case_sensitive,
@@ -221,13 +222,14 @@ pub(super) fn upgrade() -> Of<Upgrade> {
 }
 
 fn target() -> Of<Target> {
-    let weighted = (name(), 1u32..100, edits(), edits(), option::of(name())).prop_map(
-        |(cluster, weight, request_headers, response_headers, host_rewrite)| WeightedCluster {
+    let weighted = (name(), 1u32..100, edits(), edits(), option::of(name()), criteria()).prop_map(
+        |(cluster, weight, request_headers, response_headers, host_rewrite, subset)| WeightedCluster {
             cluster,
             weight,
             request_headers,
             response_headers,
             host_rewrite,
+            subset,
         },
     );
     prop_oneof![
@@ -238,35 +240,111 @@ fn target() -> Of<Target> {
     .boxed()
 }
 
+fn fraction() -> Of<Fraction> {
+    (any::<u32>(), select(vec![100, 10_000, 1_000_000]))
+        .prop_map(|(numerator, denominator)| Fraction { numerator, denominator })
+        .boxed()
+}
+
+fn mirror() -> Of<Mirror> {
+    let target =
+        prop_oneof![name().prop_map(MirrorTarget::Cluster), header_name().prop_map(MirrorTarget::Header),];
+    (target, option::of(fraction()), any::<bool>(), option::of(any::<bool>()))
+        .prop_map(|(target, share, keep_host, trace_sampled)| Mirror {
+            target,
+            share,
+            keep_host,
+            trace_sampled,
+        })
+        .boxed()
+}
+
+fn cors() -> Of<Cors> {
+    (vec(string_match(), 0..3), (text(), text(), text(), text()), any::<(bool, bool, bool)>(), fraction())
+        .prop_map(|(origins, texts, flags, share)| Cors {
+            share,
+            origins,
+            methods: texts.0,
+            headers: texts.1,
+            expose: texts.2,
+            max_age: texts.3,
+            credentials: flags.0,
+            private_network: flags.1,
+            forward_unmatched: flags.2,
+        })
+        .boxed()
+}
+
+pub(super) fn fault() -> Of<Fault> {
+    let time = prop_oneof![duration().prop_map(DelayTime::Fixed), Just(DelayTime::Header)];
+    let delay = (time, fraction()).prop_map(|(time, share)| Delay { time, share });
+    let answer = prop_oneof![
+        (200u16..600).prop_map(AbortAnswer::Http),
+        any::<u32>().prop_map(AbortAnswer::Grpc),
+        Just(AbortAnswer::Header),
+    ];
+    let abort = (answer, fraction()).prop_map(|(answer, share)| Abort { answer, share });
+    let cluster = prop_oneof![Just(String::new()), name()];
+    let headers = vec(header_match(), 0..2);
+    (option::of(delay), option::of(abort), headers, cluster, option::of(any::<u32>()))
+        .prop_map(|(delay, abort, headers, upstream_cluster, max_active)| Fault {
+            delay,
+            abort,
+            headers,
+            upstream_cluster,
+            max_active,
+        })
+        .boxed()
+}
+
+fn setting<T: std::fmt::Debug + Clone + 'static>(config: Of<T>) -> Of<Setting<T>> {
+    prop_oneof![Just(Setting::Disabled), config.prop_map(Setting::Use)].boxed()
+}
+
+fn filters() -> Of<Option<Box<FilterSettings>>> {
+    (option::of(setting(cors())), option::of(setting(fault())))
+        .prop_map(|(cors, fault)| FilterSettings { cors, fault }.boxed())
+        .boxed()
+}
+
 fn action() -> Of<Action> {
     let host = prop_oneof![
         name().prop_map(HostRewrite::Literal),
         Just(HostRewrite::Endpoint),
         header_name().prop_map(HostRewrite::Header),
     ];
+    let grpc = (option::of(duration()), prop_oneof![Just(Duration::ZERO), duration()])
+        .prop_map(|(max, offset)| GrpcTimeout { max, offset });
     let forward = (
         target(),
         select(vec![503u16, 404, 500]),
         option::of(path_rewrite()),
         option::of(host),
-        (option::of(duration()), option::of(duration())),
+        (option::of(duration()), option::of(duration()), option::of(duration()), option::of(grpc)),
         option::of(retry()),
         vec(upgrade(), 0..2),
+        (vec(mirror(), 0..3), any::<bool>(), vec(hash_policy(), 0..3), criteria(), priority()),
     )
-        .prop_map(
-            |(target, status, path_rewrite, host_rewrite, (timeout, idle_timeout), retry, upgrades)| {
-                Action::Forward(Box::new(Forward {
-                    target,
-                    cluster_not_found_status: status,
-                    path_rewrite,
-                    host_rewrite,
-                    timeout,
-                    idle_timeout,
-                    retry,
-                    upgrades,
-                }))
-            },
-        );
+        .prop_map(|(target, status, path_rewrite, host_rewrite, times, retry, upgrades, more)| {
+            let (timeout, idle_timeout, max_duration, grpc_timeout) = times;
+            Action::Forward(Box::new(Forward {
+                target,
+                cluster_not_found_status: status,
+                path_rewrite,
+                host_rewrite,
+                timeout,
+                idle_timeout,
+                retry,
+                upgrades,
+                max_duration,
+                grpc_timeout,
+                mirrors: more.0,
+                append_forwarded_host: more.1,
+                hash_policies: more.2,
+                subset: more.3,
+                priority: more.4,
+            }))
+        });
     let redirect = (
         option::of(select(vec!["http", "https"]).prop_map(str::to_owned)),
         option::of(name()),
@@ -284,9 +362,16 @@ fn action() -> Of<Action> {
 }
 
 fn route() -> Of<Route> {
-    (name(), condition(), action(), edits(), edits(), metadata(), provenance())
-        .prop_map(|(name, condition, action, request_headers, response_headers, metadata, provenance)| {
-            Route { name, condition, action, request_headers, response_headers, metadata, provenance }
+    (name(), condition(), action(), edits(), edits(), filters(), metadata(), provenance())
+        .prop_map(|(name, condition, action, requests, answers, filters, metadata, provenance)| Route {
+            name,
+            condition,
+            action,
+            request_headers: requests,
+            response_headers: answers,
+            filters,
+            metadata,
+            provenance,
         })
         .boxed()
 }
@@ -299,31 +384,34 @@ pub(super) fn routes() -> Of<RouteConfiguration> {
         edits(),
         edits(),
         option::of(retry()),
-        any::<(bool, bool)>(),
+        (any::<(bool, bool)>(), filters()),
     )
-        .prop_map(
-            |(name, domains, routes, request_headers, response_headers, retry, (require_tls, attempts))| {
-                VirtualHost {
-                    name,
-                    domains,
-                    routes,
-                    request_headers,
-                    response_headers,
-                    retry,
-                    require_tls,
-                    attempt_count_in_request: attempts,
-                }
-            },
-        );
-    (name(), vec(host, 0..3), edits(), edits(), any::<(bool, bool, bool)>())
-        .prop_map(|(name, virtual_hosts, request_headers, response_headers, flags)| RouteConfiguration {
-            name,
-            virtual_hosts,
-            request_headers,
-            response_headers,
-            ignore_port: flags.0,
-            most_specific_first: flags.1,
-            validate_clusters: flags.2,
+        .prop_map(|(name, domains, routes, request_headers, response_headers, retry, more)| {
+            let ((require_tls, attempts), filters) = more;
+            VirtualHost {
+                filters,
+                name,
+                domains,
+                routes,
+                request_headers,
+                response_headers,
+                retry,
+                require_tls,
+                attempt_count_in_request: attempts,
+            }
+        });
+    (name(), vec(host, 0..3), edits(), edits(), any::<(bool, bool, bool)>(), filters())
+        .prop_map(|(name, virtual_hosts, request_headers, response_headers, flags, filters)| {
+            RouteConfiguration {
+                filters,
+                name,
+                virtual_hosts,
+                request_headers,
+                response_headers,
+                ignore_port: flags.0,
+                most_specific_first: flags.1,
+                validate_clusters: flags.2,
+            }
         })
         .boxed()
 }

@@ -31,7 +31,12 @@ pub(crate) struct Options<'c> {
     pub(crate) as_downstream: bool,
 }
 
-type Spoken = (UpstreamHttp, Option<Duration>);
+/// What a cluster says of HTTP.
+pub(crate) struct Spoken {
+    pub(crate) http: UpstreamHttp,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) max_requests: Option<u32>,
+}
 
 pub(crate) fn decode(place: &Place<'_>, given: Options<'_>) -> Decoded<Spoken> {
     let mut keys: Vec<&String> = given.typed.keys().collect();
@@ -56,7 +61,7 @@ pub(crate) fn decode(place: &Place<'_>, given: Options<'_>) -> Decoded<Spoken> {
         (false, Some(_)) => UpstreamHttp::Http2,
         (false, None) => UpstreamHttp::Http1,
     };
-    Ok((http, decode_common(&place.field("common_http_protocol_options"), given.common)?))
+    decode_common(&place.field("common_http_protocol_options"), given.common, http)
 }
 
 fn decode_typed(place: &Place<'_>, typed: &HttpProtocolOptions) -> Decoded<Spoken> {
@@ -104,7 +109,7 @@ fn decode_typed(place: &Place<'_>, typed: &HttpProtocolOptions) -> Decoded<Spoke
         }
         None => UpstreamHttp::Http1,
     };
-    Ok((http, decode_common(&place.field("common_http_protocol_options"), common_http_protocol_options)?))
+    decode_common(&place.field("common_http_protocol_options"), common_http_protocol_options, http)
 }
 
 /// Towards a cluster only the filter that every chain has to end with.
@@ -133,22 +138,47 @@ fn check_upstream(
     Ok(())
 }
 
-/// The idle timeout; every other limit has to be absent.
-pub(crate) fn decode_common(
+/// The limits of connections; those in time, but for the idle one, have to be absent.
+fn decode_common(
     place: &Place<'_>,
     common: &Option<core_proto::HttpProtocolOptions>,
-) -> Decoded<Option<Duration>> {
-    let Some(common) = common else { return Ok(Some(IDLE_TIMEOUT)) };
+    http: UpstreamHttp,
+) -> Decoded<Spoken> {
+    let Some(common) = common else {
+        return Ok(Spoken { http, idle_timeout: Some(IDLE_TIMEOUT), max_requests: None });
+    };
+    let limits = decode_limits(place, common)?;
+    value::refuse_limit(place, "max_connection_duration", &common.max_connection_duration)?;
+    value::refuse_limit(place, "max_stream_duration", &common.max_stream_duration)?;
+    let max_requests = limits.max_requests_per_connection;
+    Ok(Spoken { http, idle_timeout: limits.idle_timeout, max_requests })
+}
+
+/// Limits of connections.
+pub(crate) struct ConnectionLimits {
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) max_connection_duration: Option<Duration>,
+    pub(crate) max_stream_duration: Option<Duration>,
+    pub(crate) max_requests_per_connection: Option<u32>,
+}
+
+pub(crate) fn decode_limits(
+    place: &Place<'_>,
+    common: &core_proto::HttpProtocolOptions,
+) -> Decoded<ConnectionLimits> {
     fields!(place, common => core_proto::HttpProtocolOptions {
         honoured: idle_timeout, max_connection_duration, max_stream_duration, max_requests_per_connection;
         // Heads are bounded by limits of our own.
         ignored: max_headers_count, max_response_headers_kb, max_connection_duration_jitter;
         refused: headers_with_underscores_action;
     });
-    value::refuse_limit(place, "max_connection_duration", max_connection_duration)?;
-    value::refuse_limit(place, "max_stream_duration", max_stream_duration)?;
-    place.refuse("max_requests_per_connection", &max_requests_per_connection.filter(|max| max.value != 0))?;
-    decode_limit(&place.field("idle_timeout"), idle_timeout, Some(IDLE_TIMEOUT))
+    let limit = |name: &str, duration, default| decode_limit(&place.field(name), duration, default);
+    Ok(ConnectionLimits {
+        idle_timeout: limit("idle_timeout", idle_timeout, Some(IDLE_TIMEOUT))?,
+        max_connection_duration: limit("max_connection_duration", max_connection_duration, None)?,
+        max_stream_duration: limit("max_stream_duration", max_stream_duration, None)?,
+        max_requests_per_connection: max_requests_per_connection.map(|max| max.value).filter(|max| *max != 0),
+    })
 }
 
 pub(crate) fn check_http1(
@@ -192,7 +222,11 @@ pub(crate) fn check_http2(
     Ok(())
 }
 
-pub(crate) fn encode(http: UpstreamHttp, idle_timeout: Option<Duration>) -> HashMap<String, Any> {
+pub(crate) fn encode(
+    http: UpstreamHttp,
+    idle_timeout: Option<Duration>,
+    max_requests: Option<u32>,
+) -> HashMap<String, Any> {
     let http1 = core_proto::Http1ProtocolOptions::default;
     // So that an upgrade can be passed on over HTTP/2, as extended CONNECT.
     let http2 = || core_proto::Http2ProtocolOptions { allow_connect: true, ..Default::default() };
@@ -218,6 +252,7 @@ pub(crate) fn encode(http: UpstreamHttp, idle_timeout: Option<Duration>) -> Hash
     let typed = HttpProtocolOptions {
         common_http_protocol_options: Some(core_proto::HttpProtocolOptions {
             idle_timeout: encode_limit(idle_timeout),
+            max_requests_per_connection: max_requests.and_then(value::encode_number),
             ..Default::default()
         }),
         upstream_protocol_options: Some(protocol),

@@ -16,9 +16,12 @@ static STRUCT: Shape = Shape { maps: &[1], fields: &[(1, &STRUCT_ENTRY)] };
 static METADATA_ENTRY: Shape = Shape { maps: &[], fields: &[(2, &STRUCT)] };
 static METADATA: Shape = Shape { maps: &[1], fields: &[(1, &METADATA_ENTRY)] };
 
-static ROUTE: Shape = Shape { maps: &[], fields: &[(4, &METADATA)] };
-static VIRTUAL_HOST: Shape = Shape { maps: &[], fields: &[(3, &ROUTE)] };
-pub(crate) static ROUTES: Shape = Shape { maps: &[], fields: &[(2, &VIRTUAL_HOST)] };
+static WEIGHTED: Shape = Shape { maps: &[10], fields: &[(3, &METADATA)] };
+static WEIGHTED_ALL: Shape = Shape { maps: &[], fields: &[(1, &WEIGHTED)] };
+static FORWARD: Shape = Shape { maps: &[], fields: &[(3, &WEIGHTED_ALL), (4, &METADATA)] };
+static ROUTE: Shape = Shape { maps: &[13], fields: &[(2, &FORWARD), (4, &METADATA)] };
+static VIRTUAL_HOST: Shape = Shape { maps: &[15], fields: &[(3, &ROUTE)] };
+pub(crate) static ROUTES: Shape = Shape { maps: &[16], fields: &[(2, &VIRTUAL_HOST)] };
 pub(crate) static HTTP: Shape = Shape { maps: &[], fields: &[(4, &ROUTES)] };
 
 static LOG_FORMAT: Shape = Shape { maps: &[], fields: &[(2, &STRUCT)] };
@@ -30,8 +33,9 @@ static LOCALITY: Shape = Shape { maps: &[], fields: &[(2, &ENDPOINT)] };
 pub(crate) static ENDPOINTS: Shape = Shape { maps: &[], fields: &[(2, &LOCALITY)] };
 
 static TRANSPORT_MATCH: Shape = Shape { maps: &[], fields: &[(2, &STRUCT)] };
+static SUBSETS: Shape = Shape { maps: &[], fields: &[(2, &STRUCT)] };
 pub(crate) static CLUSTER: Shape =
-    Shape { maps: &[], fields: &[(25, &METADATA), (33, &ENDPOINTS), (43, &TRANSPORT_MATCH)] };
+    Shape { maps: &[], fields: &[(22, &SUBSETS), (25, &METADATA), (33, &ENDPOINTS), (43, &TRANSPORT_MATCH)] };
 
 /// `message` with its maps in order. Only the order of map entries changes, and so no length does.
 pub(crate) fn ordered(message: &[u8], shape: &Shape) -> Vec<u8> {

@@ -73,16 +73,9 @@ pub(super) fn cluster(name: &str) -> Arc<Cluster> {
         versions: Default::default(),
     };
     let mut cluster = Cluster {
-        name: name.into(),
-        discovery: Discovery::OriginalDestination,
-        load_balancing: Default::default(),
         connect_timeout: Duration::from_secs(10),
-        http: UpstreamHttp::Http1,
-        idle_timeout: None,
-        transport_matches: vec![],
         transport: Transport::Tls(Box::new(tls)),
-        metadata: Metadata::default(),
-        provenance: None,
+        ..Cluster::new(name, Discovery::OriginalDestination)
     };
     let service =
         [("host", "reviews.default.svc.cluster.local"), ("name", "reviews"), ("namespace", "default")];
@@ -117,6 +110,7 @@ pub(super) fn route() -> RouteTaken {
         action: Action::Forward(Box::new(Forward::to("c"))),
         request_headers: Default::default(),
         response_headers: Default::default(),
+        filters: None,
         metadata: Metadata::default(),
         provenance: Some(Provenance {
             resource: "VirtualService default/reviews".into(),
