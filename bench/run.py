@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rig import mesh, peers, scenarios
+from rig import mesh, peers, scale, scenarios
 from rig.report import chart, report, table
 from rig.rounds import Unreadable
 
@@ -36,6 +36,9 @@ ROWS = {
             [("ieum", None, 0, 0)]),
     "b12": ("saved file to first request that obeys it, p99", mesh.b12_file_to_request, "ms",
             [("few routes", None, 150, 20), ("3000 routes", None, 150, 20)]),
+    "b13": ("control plane: 1,000 sidecars, 1,000 services of 5 endpoints", scale.b13_control_plane, "value",
+            [("last ack ms", None, 100, 50), ("cpu ms a change", None, 40, 20), ("sync cpu ms a sidecar", None, 10, 3),
+             ("rss MB", None, 250, 120)]),
     "b10": ("1 MB bodies", scenarios.b10_bulk, "cpu_us", [("ieum", "envoy", 1.0, 0.8)]),
 }
 SMOKE = ["b1", "b3", "b4", "b8"]

@@ -34,6 +34,11 @@ def missing():
     return [name for name, found in wanted.items() if not found]
 
 
+def as_root():
+    """nginx started by root would drop to a user that cannot read a run's folder."""
+    return "user root;" if os.getuid() == 0 else ""
+
+
 def start_envoy(config, port, admin, cpu, folder, name="envoy"):
     path = envoy.write(folder / f"{name}.json", config)
     base_id = port  # any number no other Envoy of this machine uses
@@ -55,7 +60,7 @@ def start_ieum(config, port, admin, cpu, folder, name="ieum"):
 def start_nginx(port, backend, cpu, folder, name="nginx"):
     path = folder / f"{name}.conf"
     path.write_text(f"""
-daemon off; worker_processes 1; pid {folder}/{name}.pid; error_log {folder}/{name}.err;
+daemon off; worker_processes 1; pid {folder}/{name}.pid; error_log {folder}/{name}.err; {as_root()}
 events {{ worker_connections 16384; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 3600;
@@ -110,7 +115,7 @@ def start_backend(cpu, folder, body_bytes=100, name="backend"):
         (folder / label).write_bytes(b"x" * size)
     path = folder / f"{name}.conf"
     path.write_text(f"""
-daemon off; worker_processes 1; pid {folder}/{name}.pid; error_log {folder}/{name}.err;
+daemon off; worker_processes 1; pid {folder}/{name}.pid; error_log {folder}/{name}.err; {as_root()}
 events {{ worker_connections 16384; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 3600; sendfile on; open_file_cache max=10;

@@ -12,6 +12,8 @@ from .process import free_port
 from .rounds import measure
 
 PROXY_CPU, LOAD_CPU = 0, 1
+# A connection counts as idle after this; Ieum lets a resting connection's buffers go within 10 s.
+REST_S = 12.0
 
 
 class Bench:
@@ -144,6 +146,13 @@ def client_context(bench):
     return context
 
 
+def connect(port):
+    """A connection whose small writes go out at once."""
+    sock = socket.create_connection(("127.0.0.1", port))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
 def request_on(sock):
     """One request on an open connection; raises unless it is answered with 200."""
     sock.sendall(b"GET / HTTP/1.1\r\nhost: bench.local\r\n\r\n")
@@ -177,7 +186,7 @@ def b5_handshakes(bench):
             begin = time.monotonic()
             for _ in range(count):
                 context = client_context(bench)  # a fresh one resumes nothing
-                with socket.create_connection(("127.0.0.1", port)) as raw, \
+                with connect(port) as raw, \
                         context.wrap_socket(raw, server_hostname="bench.local") as tls:
                     request_on(tls)
             return Handshakes(count, time.monotonic() - begin)
@@ -195,7 +204,7 @@ def idle_cost(bench, started, count, open_one):
         held = [open_one(port) for _ in range(50)]  # what a first connection costs is not a connection's cost
         before = process.memory()
         held += [open_one(port) for _ in range(count)]
-        time.sleep(1.0)
+        time.sleep(REST_S)
         after = process.memory()
         for sock in held:
             sock.close()
@@ -216,7 +225,7 @@ def b6_idle(bench, count=5000):
         started["nginx"] = (nginx, port)
 
         def open_one(port):
-            sock = socket.create_connection(("127.0.0.1", port))
+            sock = connect(port)
             request_on(sock)
             return sock
         return idle_cost(bench, started, count, open_one)
@@ -231,7 +240,7 @@ def b7_idle_mtls(bench, count=2000):
         context = client_context(bench)
 
         def open_one(port):
-            raw = socket.create_connection(("127.0.0.1", port))
+            raw = connect(port)
             sock = context.wrap_socket(raw, server_hostname="bench.local")
             request_on(sock)
             return sock
