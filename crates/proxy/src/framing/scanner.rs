@@ -250,6 +250,10 @@ impl Scanner {
             At::Target { empty } => {
                 let taken = run_above(bytes, b' ');
                 let empty = empty && taken == 0;
+                // A fragment has no place in a request: the URI parser would drop it, and another party may not.
+                if bytes.get(..taken).unwrap_or_default().contains(&b'#') {
+                    return Err(Rule::Target);
+                }
                 match bytes.get(taken) {
                     None => self.go(At::Target { empty }, taken),
                     Some(b' ') if !empty => self.go(At::Version(0), taken + 1),

@@ -103,6 +103,7 @@ fn lengths_that_can_be_read_in_two_ways_are_refused() {
 fn lines_that_are_none_are_refused() {
     assert_eq!(refused("GET / HTTP/1.1\nhost: a\n\n"), Some(Rule::BareLineBreak));
     assert_eq!(refused("\nGET / HTTP/1.1\r\n"), Some(Rule::BareLineBreak));
+    assert_eq!(refused("GET /a#b HTTP/1.1\r\n"), Some(Rule::Target), "the URI parser would drop it unsaid");
     assert_eq!(with("x: a\rb\r\n"), Some(Rule::BareLineBreak));
     assert_eq!(with("x: a\ny: b\r\n"), Some(Rule::BareLineBreak));
     assert_eq!(with("x: a\r\n b\r\n"), Some(Rule::FoldedHeader));
