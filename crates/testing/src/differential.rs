@@ -20,7 +20,7 @@ pub enum Compared {
 }
 
 /// Header (a `*` at the end takes any ending), what of it is compared, and why not all.
-pub const NORMALIZED: [(&str, Compared, &str); 5] = [
+pub const NORMALIZED: [(&str, Compared, &str); 8] = [
     ("date", Compared::Presence, "the clock goes on between the two"),
     (
         "x-request-id",
@@ -32,7 +32,18 @@ pub const NORMALIZED: [(&str, Compared, &str); 5] = [
         Compared::AllButLast,
         "for a client on loopback Envoy names an address of its host instead",
     ),
-    ("x-envoy-*", Compared::No, "Envoy's diagnostics, which a bootstrap cannot turn off one by one"),
+    (
+        "x-envoy-upstream-service-time",
+        Compared::No,
+        "Envoy's measurement, which our metrics and logs tell instead",
+    ),
+    (
+        "x-envoy-expected-rq-timeout-ms",
+        Compared::No,
+        "Envoy's hint to the upstream, which nothing of ours reads",
+    ),
+    ("x-envoy-internal", Compared::No, "Envoy's guess where a client is, which nothing of ours reads"),
+    ("x-envoy-external-address", Compared::No, "the same"),
     ("x-ieum-*", Compared::No, "our diagnostics: the reason of an answer of our own"),
 ];
 
@@ -45,15 +56,29 @@ pub struct Outcome {
     pub seen: Vec<Seen>,
 }
 
+/// Who made an answer, and so what of it can be the same at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Maker {
+    /// An upstream, or the route itself: everything is compared.
+    #[default]
+    Route,
+    /// The proxy: its words are its own, and whether the connection lives on, which Envoy ends where it has not read a
+    /// request to its end.
+    Proxy,
+    /// The proxy, before it could make out a request: which listener's `server` it is has not been asked yet.
+    Framing,
+}
+
 impl Outcome {
-    /// As text to compare and to read. The body of an answer the proxy made itself is left out unless `own_bodies`:
-    /// its words are the proxy's.
-    pub fn text(&self, own_bodies: bool) -> String {
+    /// As text to compare and to read.
+    pub fn text(&self, maker: Maker) -> String {
         let mut text = String::new();
         for answer in &self.answers {
-            let _ = writeln!(text, "answer {} {} {:?}", answer.version, answer.status, answer.interim);
-            headers(&mut text, &answer.headers, Place::Answer { own: !own_bodies });
-            if own_bodies {
+            // What answers bytes that are not HTTP cannot know which version of it they are.
+            let version = if maker == Maker::Framing { "HTTP" } else { answer.version.as_str() };
+            let _ = writeln!(text, "answer {version} {} {:?}", answer.status, answer.interim);
+            headers(&mut text, &answer.headers, Place::Answer(maker));
+            if maker == Maker::Route {
                 body(&mut text, &answer.body);
             }
             headers(&mut text, &answer.trailers, Place::Seen);
@@ -74,11 +99,19 @@ impl Outcome {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// In an answer; the proxy's `own` has words, and with them length and type, of its own.
-    Answer {
-        own: bool,
-    },
+    Answer(Maker),
     Seen,
+}
+
+impl Place {
+    fn leaves_out(self, name: &str) -> bool {
+        let is_words = matches!(name, "content-length" | "content-type" | "connection" | "grpc-message");
+        match self {
+            Self::Seen | Self::Answer(Maker::Route) => false,
+            Self::Answer(Maker::Proxy) => is_words,
+            Self::Answer(Maker::Framing) => is_words || matches!(name, "date" | "server"),
+        }
+    }
 }
 
 fn headers(text: &mut String, lines: &[(String, String)], place: Place) {
@@ -86,13 +119,16 @@ fn headers(text: &mut String, lines: &[(String, String)], place: Place) {
     // The order between different names means nothing; between lines of one name it does.
     lines.sort_by(|a, b| a.0.cmp(&b.0));
     for (name, value) in lines {
-        let is_words = matches!(name.as_str(), "content-length" | "content-type");
+        if place.leaves_out(name) {
+            continue;
+        }
         let rule = NORMALIZED.iter().find(|(pattern, ..)| match pattern.strip_suffix('*') {
             Some(start) => name.starts_with(start),
             None => name == pattern,
         });
         let value = match rule.map(|(_, compared, _)| compared) {
-            _ if is_words && place == (Place::Answer { own: true }) => continue,
+            // Its words are the same in any case (RFC 9110, 7.6.1).
+            None if name == "connection" => value.to_ascii_lowercase(),
             None => value.clone(),
             Some(Compared::SeenPresence) if place != Place::Seen => continue,
             Some(Compared::No) => continue,
@@ -122,12 +158,13 @@ pub fn difference(ours: &str, theirs: &str) -> Option<String> {
         return None;
     }
     let mut text = String::new();
-    let (mine, other): (Vec<&str>, Vec<&str>) = (ours.lines().collect(), theirs.lines().collect());
-    for line in &other {
-        let mark = if mine.contains(line) { " " } else { "-" };
+    let mut only_mine: Vec<&str> = ours.lines().collect();
+    for line in theirs.lines() {
+        let found = only_mine.iter().position(|mine| *mine == line);
+        let mark = if found.map(|at| only_mine.remove(at)).is_some() { " " } else { "-" };
         let _ = writeln!(text, "  {mark} {line}");
     }
-    for line in mine.iter().filter(|line| !other.contains(line)) {
+    for line in only_mine {
         let _ = writeln!(text, "  + {line}");
     }
     Some(text)

@@ -86,7 +86,8 @@ async fn accept(listener: std::net::TcpListener, name: &'static str, memory: Arc
         let memory = Arc::clone(&memory);
         tokio::spawn(async move {
             let service = hyper::service::service_fn(|request| answer(name, Arc::clone(&memory), request));
-            let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            builder.http1().half_close(true);
             // A broken connection is what some cases are about.
             let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
         });
@@ -132,13 +133,10 @@ async fn answer(
     let upgrade = plan.has("upgrade").then(|| hyper::upgrade::on(&mut request));
     let mut seen = seen(name, &request);
     if upgrade.is_none() && !plan.has("early") {
-        match request.into_body().collect().await {
-            Ok(collected) => {
-                seen.trailers = collected.trailers().map(lines).unwrap_or_default();
-                seen.body = collected.to_bytes().to_vec();
-            }
-            Err(_) => seen.body = b"(broken off)".to_vec(),
-        }
+        // A request that breaks off is not remembered: when it is noticed is chance.
+        let collected = request.into_body().collect().await.map_err(std::io::Error::other)?;
+        seen.trailers = collected.trailers().map(lines).unwrap_or_default();
+        seen.body = collected.to_bytes().to_vec();
     }
     let echoed = seen.body.clone();
     memory.lock().unwrap().seen.push(seen);
