@@ -36,10 +36,34 @@ async fn until_version(client: &mut Client, wanted: u8) -> Duration {
     }
 }
 
+/// Calls others and listens nowhere, though a Service names a port of it: so are the clients in Istio's samples.
+const CLIENT: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: client}
+spec: {selector: {app: client}, ports: [{name: http, port: 8001}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: client}
+spec:
+  selector: {matchLabels: {app: client}}
+  template:
+    metadata: {labels: {app: client}}
+    spec: {containers: [{name: client, image: client}]}
+---
+apiVersion: ieum.dev/v1alpha1
+kind: LocalMesh
+metadata: {name: client}
+spec: {images: [{image: client, command: [sleep, infinity]}]}
+";
+
 #[tokio::test]
 async fn the_page_is_there_and_traffic_follows_the_rules() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let mut mesh = Mesh::start();
+    let mut mesh = Mesh::start_changed(|folder| {
+        std::fs::write(folder.join("client.yaml"), CLIENT).unwrap();
+    });
     let mut client = Client::new(&mesh.gateway());
     let (status, page) = client.get("/productpage", None).await.unwrap();
     assert_eq!(status, 200, "{page}");

@@ -80,6 +80,8 @@ pub(super) struct Port {
     pub(super) number: u16,
     /// Empty when it has none.
     pub(super) name: String,
+    /// Whether the container says so itself. A Service alone may be there for the name only: clients have such ones.
+    pub(super) is_declared: bool,
 }
 
 /// A gateway proxy.
@@ -170,7 +172,8 @@ impl World<'_> {
         let served = self.served_ports(object.namespace(), &pod.metadata.labels);
         if let Some(first) = programs.first_mut() {
             let untold = served.difference(&told);
-            first.ports.extend(untold.map(|number| Port { number: *number, name: String::new() }));
+            let port = |number| Port { number, name: String::new(), is_declared: false };
+            first.ports.extend(untold.map(|number| port(*number)));
         }
         let inject = |all: &BTreeMap<String, String>| all.get(INJECT).is_some_and(|v| v == "false");
         let outside = inject(&pod.metadata.labels) || inject(&pod.metadata.annotations);
@@ -298,11 +301,16 @@ fn setting(variable: &EnvironmentVariable) -> Option<(String, Setting)> {
 
 fn program(container: &Container, command: &[String]) -> Program {
     let tcp = container.ports.iter().filter(|port| port.protocol == Transport::Tcp);
+    let ports = tcp.map(|port| Port {
+        number: port.container_port,
+        name: port.name.clone(),
+        is_declared: true,
+    });
     Program {
         name: container.name.clone(),
         command: command.to_vec(),
         environment: container.env.iter().filter_map(setting).collect(),
-        ports: tcp.map(|port| Port { number: port.container_port, name: port.name.clone() }).collect(),
+        ports: ports.collect(),
     }
 }
 

@@ -96,8 +96,8 @@ spec:
 ";
     let (plan, _) = planned(&(MESH.to_owned() + &deployment("a", "x/reviews:1", "") + service));
     let ports = &workload(&plan, "a").template.programs[0].ports;
-    let ports: Vec<_> = ports.iter().map(|p| (p.number, p.name.as_str())).collect();
-    assert_eq!(ports, [(9080, "http"), (7070, "")]);
+    let ports: Vec<_> = ports.iter().map(|p| (p.number, p.name.as_str(), p.is_declared)).collect();
+    assert_eq!(ports, [(9080, "http", true), (7070, "", false)]);
 }
 
 #[test]

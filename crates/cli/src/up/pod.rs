@@ -26,9 +26,13 @@ impl Pod {
         self.template.sidecar != Proxy::Absent
     }
 
-    /// Where its applications listen.
-    pub(super) fn application_addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.ports.iter().map(|(_, private)| SocketAddr::from((self.host(), *private)))
+    /// Where its applications listen, and whether they say so themselves.
+    pub(super) fn application_addresses(&self) -> impl Iterator<Item = (SocketAddr, bool)> {
+        self.ports.iter().map(|(served, private)| {
+            let mut ports = self.template.programs.iter().flat_map(|program| &program.ports);
+            let is_declared = ports.any(|port| port.number == *served && port.is_declared);
+            (SocketAddr::from((self.host(), *private)), is_declared)
+        })
     }
 
     /// Where the mesh reaches it.
@@ -150,7 +154,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn pod(sidecar: Proxy, environment: &[(&str, &str)]) -> Pod {
-        let port = |number, name: &str| Port { number, name: name.to_owned() };
+        let port = |number, name: &str| Port { number, name: name.to_owned(), is_declared: true };
         let program = Program {
             name: "main".to_owned(),
             command: vec!["server".to_owned(), "--port=$(PORT)".to_owned()],
@@ -224,7 +228,8 @@ mod tests {
         let variables = pod.variables(&pod.template.programs[0]);
         assert_eq!((value(&variables, "HOST"), value(&variables, "PORT")), ("127.20.0.5", "9080"));
         assert_eq!(value(&variables, "http_proxy"), "(not set)");
-        assert!(pod.application_addresses().eq(pod.served_addresses()));
+        let listens = pod.application_addresses().map(|(address, _)| address);
+        assert!(listens.eq(pod.served_addresses()));
         assert_eq!(pod.entry()["metadata"]["annotations"]["sidecar.istio.io/inject"], "false");
     }
 

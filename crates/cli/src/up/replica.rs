@@ -12,7 +12,7 @@ use super::process::{Launch, Life, Process};
 use futures_util::future::join_all;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 const DRAIN: Duration = Duration::from_secs(1);
 /// How often one looks whether a replica is ready.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// How long one waits for somebody to listen on a port that only a Service speaks of.
+const DOUBT: Duration = Duration::from_secs(2);
 
 /// How a replica is.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -139,14 +141,18 @@ impl Run {
         // The applications start when their way out is there.
         let mut are_started = false;
         let mut published: Option<Vec<u64>> = None;
+        let mut seen = (None, Instant::now());
         while !self.leave.is_cancelled() {
             let starts = starts(&processes);
+            if seen.0 != starts {
+                seen = (starts.clone(), Instant::now());
+            }
             if published.is_some() && starts != published {
                 self.withdraw(pod);
                 published = None;
             }
             if starts.is_some() && published.is_none() {
-                match self.look(pod, are_started).await {
+                match self.look(pod, are_started.then_some(seen.1)).await {
                     Ok(()) if !are_started => {
                         let programs = self.template.programs.iter();
                         processes
@@ -174,19 +180,19 @@ impl Run {
         self.depart(pod, processes).await;
     }
 
-    /// What is still missing before the applications can start, or before requests can be taken.
-    async fn look(&self, pod: &Pod, with_applications: bool) -> Result<(), String> {
+    /// What is still missing before the applications can start, or, when they run since `started`, before requests can
+    /// be taken.
+    async fn look(&self, pod: &Pod, started: Option<Instant>) -> Result<(), String> {
         if pod.is_meshed() {
             let admin = admin_address(pod);
             if probe::status(admin, "GET", "/ready").await != Some(200) {
                 return Err(format!("the sidecar says at http://{admin}/ready that it is not ready"));
             }
         }
-        if !with_applications {
-            return Ok(());
-        }
-        for address in pod.application_addresses() {
-            if !probe::accepts(address).await {
+        let Some(started) = started else { return Ok(()) };
+        for (address, is_declared) in pod.application_addresses() {
+            let is_awaited = is_declared || started.elapsed() < DOUBT;
+            if is_awaited && !probe::accepts(address).await {
                 return Err(format!(
                     "nobody listens at {address} yet: is that where the application listens?"
                 ));

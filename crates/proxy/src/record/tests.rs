@@ -57,6 +57,25 @@ fn istios_text_format_comes_out_as_istio_writes_it() {
 }
 
 #[test]
+fn the_upstreams_time_is_in_the_log_though_no_header_tells_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let telemetry = Telemetry::new(node("productpage", "v1"));
+    let log = text_log(&path, "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%\n");
+    let recorder = Recorder::http(&telemetry, &manager(vec![log]), &listener(Direction::Outbound));
+    for upstream in [Some(upstream(None)), None] {
+        let mut exchange = recorder.begin(&connection(None), &request(&headers(&[])));
+        exchange.upstream = upstream;
+        exchange.request_end = Some(exchange.start + Duration::from_millis(3));
+        exchange.response_start = Some(exchange.start + Duration::from_millis(10));
+        exchange.answered(200, &headers(&[]));
+        exchange.finish();
+    }
+    telemetry.flush_logs();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "7\n-\n", "an answer of our own had no upstream");
+}
+
+#[test]
 fn json_keeps_numbers_numbers_escapes_text_and_names_the_rule_that_decided() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.json");

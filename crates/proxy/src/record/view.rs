@@ -43,6 +43,7 @@ impl Facts for View<'_> {
             }
             Command::ResponseHeader(name, other) => {
                 text(self.response(name).or_else(|| self.response(other.as_ref()?)), out)
+                    || self.service_time(name).is_some_and(|millis| write!(out, "{millis}").is_ok())
             }
             Command::ResponseTrailer(name) => text(
                 self.kept().and_then(|(kept, wanted)| kept.trailer(wanted, name)).map(Cow::Borrowed),
@@ -87,6 +88,17 @@ impl View<'_> {
                 self.kept().and_then(|(kept, wanted)| kept.response(wanted, name)).map(Cow::Borrowed)
             }
         }
+    }
+
+    /// What Envoy says in a header of the answer, which we do not add: how long the upstream took, in milliseconds.
+    fn service_time(&self, name: &FieldName) -> Option<u128> {
+        let FieldName::Field(name) = name else { return None };
+        let exchange = self.exchange;
+        if name != "x-envoy-upstream-service-time" || exchange.upstream.is_none() {
+            return None;
+        }
+        let since = exchange.request_end.unwrap_or(exchange.start);
+        Some(exchange.response_start?.saturating_duration_since(since).as_millis())
     }
 
     /// The value a metadata command reads; provenance is found under its own namespace.
