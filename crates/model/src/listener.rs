@@ -3,6 +3,7 @@
 //! application protocol; at each step the most specific criterion that matches narrows the choice, and a chain lost at
 //! one step does not come back at a later one.
 
+use crate::filter::HttpFilters;
 use crate::format::Template;
 use crate::metadata::Metadata;
 use crate::path::PathNormalization;
@@ -114,7 +115,7 @@ pub enum Network {
 }
 
 /// Passing bytes on (`TcpProxy`).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct TcpProxy {
     /// Prefix of its statistics.
     pub stat_prefix: String,
@@ -122,6 +123,10 @@ pub struct TcpProxy {
     pub clusters: Vec<WeightedCluster>,
     /// Time without a byte in either direction; `None` is no limit.
     pub idle_timeout: Option<Duration>,
+    /// Time for the whole connection; `None` is no limit.
+    pub max_duration: Option<Duration>,
+    /// Endpoints tried for one connection; `None` leaves it to the proxy.
+    pub max_connect_attempts: Option<u32>,
     /// Logs.
     pub access_logs: Vec<AccessLog>,
 }
@@ -147,6 +152,18 @@ pub struct HttpConnectionManager {
     pub stream_idle_timeout: Option<Duration>,
     /// A connection without a request is closed after this; `None` never.
     pub idle_timeout: Option<Duration>,
+    /// Time for a whole exchange, whatever moves; routes may say otherwise. `None` is no limit.
+    pub max_stream_duration: Option<Duration>,
+    /// A connection is drained after this; `None` never.
+    pub max_connection_duration: Option<Duration>,
+    /// A connection is drained after so many requests; `None` never.
+    pub max_requests_per_connection: Option<u32>,
+    /// Time for a request to come in as a whole; `None` is no limit.
+    pub request_timeout: Option<Duration>,
+    /// Time for a request's head; `None` leaves it to the proxy.
+    pub request_headers_timeout: Option<Duration>,
+    /// Filters before the router.
+    pub filters: HttpFilters,
     /// A `Server` header is put into answers; `None` leaves the upstream's.
     pub server_name: Option<String>,
     /// An `x-request-id` from outside is kept at an edge (`preserve_external_request_id`).
@@ -172,6 +189,12 @@ impl HttpConnectionManager {
             upgrades: Vec::new(),
             stream_idle_timeout: Some(Duration::from_secs(300)),
             idle_timeout: Some(Duration::from_secs(3600)),
+            max_stream_duration: None,
+            max_connection_duration: None,
+            max_requests_per_connection: None,
+            request_timeout: None,
+            request_headers_timeout: None,
+            filters: HttpFilters::default(),
             server_name: Some("envoy".to_owned()),
             keep_request_id: false,
             tracing: None,
@@ -309,12 +332,7 @@ mod tests {
     use super::*;
 
     fn chain(name: &str, condition: ChainMatch) -> FilterChain {
-        let tcp = TcpProxy {
-            stat_prefix: String::new(),
-            clusters: vec![],
-            idle_timeout: None,
-            access_logs: vec![],
-        };
+        let tcp = TcpProxy { stat_prefix: String::new(), clusters: vec![], ..TcpProxy::default() };
         FilterChain { name: name.into(), condition, tls: None, network: Network::Tcp(tcp) }
     }
 

@@ -14,6 +14,7 @@ fn route(name: &str, condition: RouteMatch) -> Route {
         action: Action::Forward(Box::new(Forward::to(name))),
         request_headers: Default::default(),
         response_headers: Default::default(),
+        filters: None,
         metadata: Default::default(),
         provenance: None,
     }

@@ -43,9 +43,17 @@ pub(crate) fn decode(place: &Place<'_>, condition: &proto::RouteMatch) -> Decode
 }
 
 /// There is no runtime that could say otherwise, so the default counts, as in an Envoy without one.
-fn decode_fraction(place: &Place<'_>, fraction: &RuntimeFractionalPercent) -> Decoded<Fraction> {
+pub(crate) fn decode_fraction(place: &Place<'_>, fraction: &RuntimeFractionalPercent) -> Decoded<Fraction> {
     let place = place.field("default_value");
-    let Some(percent) = &fraction.default_value else { return Err(place.error("this field is required")) };
+    match &fraction.default_value {
+        None => Err(place.error("this field is required")),
+        percent => decode_percent(&place, percent.as_ref()),
+    }
+}
+
+/// Nothing said is nothing.
+pub(crate) fn decode_percent(place: &Place<'_>, percent: Option<&FractionalPercent>) -> Decoded<Fraction> {
+    let Some(percent) = percent else { return Ok(Fraction { numerator: 0, denominator: 100 }) };
     let denominator = match DenominatorType::try_from(percent.denominator) {
         Ok(DenominatorType::Hundred) => 100,
         Ok(DenominatorType::TenThousand) => 10_000,
@@ -90,7 +98,11 @@ pub(crate) fn encode(condition: &RouteMatch) -> proto::RouteMatch {
     }
 }
 
-fn encode_fraction(fraction: Fraction) -> RuntimeFractionalPercent {
+pub(crate) fn encode_fraction(fraction: Fraction) -> RuntimeFractionalPercent {
+    RuntimeFractionalPercent { default_value: Some(encode_percent(fraction)), runtime_key: String::new() }
+}
+
+pub(crate) fn encode_percent(fraction: Fraction) -> FractionalPercent {
     let (numerator, denominator) = match fraction.denominator {
         100 => (fraction.numerator, DenominatorType::Hundred),
         10_000 => (fraction.numerator, DenominatorType::TenThousand),
@@ -100,8 +112,7 @@ fn encode_fraction(fraction: Fraction) -> RuntimeFractionalPercent {
             (u32::try_from(share).unwrap_or(u32::MAX), DenominatorType::Million)
         }
     };
-    let percent = FractionalPercent { numerator, denominator: denominator as i32 };
-    RuntimeFractionalPercent { default_value: Some(percent), runtime_key: String::new() }
+    FractionalPercent { numerator, denominator: denominator as i32 }
 }
 
 fn encode_query(query: &QueryMatch) -> proto::QueryParameterMatcher {

@@ -1,14 +1,16 @@
 //! HTTP on a connection (`HttpConnectionManager`) and its filters.
 
 use super::place::{Decoded, Place, fields};
-use super::upstream::{check_http1, check_http2, decode_common};
+use super::upstream::{check_http1, check_http2, decode_limits};
 use super::value::{self, decode_limit, encode_flag, encode_limit, flag, flag_or, type_name, unpack};
-use super::{access_log, route, wire_order};
+use super::{access_log, filter, route, wire_order};
 use envoy_types::pb::envoy::config::core::v3 as core_proto;
+use envoy_types::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::Any;
+use model::filter::{HttpFilters, Placed};
 use model::listener::{Codec, HttpConnectionManager, RouteSource, Tracing};
 use model::path::{EscapedSlashes, PathNormalization};
 use model::route::Upgrade;
@@ -37,9 +39,8 @@ pub(crate) fn decode(
         honoured: codec_type, stat_prefix, http_filters, tracing, common_http_protocol_options, server_name,
             server_header_transformation, stream_idle_timeout, access_log, use_remote_address,
             xff_num_trusted_hops, preserve_external_request_id, upgrade_configs, normalize_path, merge_slashes,
-            path_with_escaped_slashes_action, route_specifier;
-        checked: add_user_agent, http_protocol_options, http2_protocol_options, request_timeout,
-            request_headers_timeout, access_log_flush_interval, generate_request_id, request_id_extension,
+            path_with_escaped_slashes_action, route_specifier, request_timeout, request_headers_timeout;
+        checked: add_user_agent, http_protocol_options, http2_protocol_options, access_log_flush_interval, generate_request_id, request_id_extension,
             strip_port_mode;
         // How connections end, and bounds on heads, are ours; nothing here depends on who counts as internal; the
         // details of a client's certificate are only told where it is to be forwarded, which is refused.
@@ -59,6 +60,11 @@ pub(crate) fn decode(
         merge_slashes: *merge_slashes,
         escaped_slashes: decode_slashes(place, *path_with_escaped_slashes_action)?,
     };
+    let limits = decode_limits(
+        &place.field("common_http_protocol_options"),
+        common_http_protocol_options.as_ref().unwrap_or(&core_proto::HttpProtocolOptions::default()),
+    )?;
+    let found = decode_filters(place, http_filters)?;
     let upgrade = |(i, config)| decode_upgrade(&place.item("upgrade_configs", i), config);
     let tracing = tracing.as_ref().map(|tracing| decode_tracing(&place.field("tracing"), tracing));
     Ok(HttpConnectionManager {
@@ -79,14 +85,21 @@ pub(crate) fn decode(
             stream_idle_timeout,
             Some(STREAM_IDLE_TIMEOUT),
         )?,
-        idle_timeout: decode_common(
-            &place.field("common_http_protocol_options"),
-            common_http_protocol_options,
+        idle_timeout: limits.idle_timeout,
+        max_stream_duration: limits.max_stream_duration,
+        max_connection_duration: limits.max_connection_duration,
+        max_requests_per_connection: limits.max_requests_per_connection,
+        request_timeout: decode_limit(&place.field("request_timeout"), request_timeout, None)?,
+        request_headers_timeout: decode_limit(
+            &place.field("request_headers_timeout"),
+            request_headers_timeout,
+            None,
         )?,
         server_name: decode_server(place, *server_header_transformation, server_name)?,
         keep_request_id: *preserve_external_request_id,
         tracing: tracing.transpose()?,
-        stats: decode_filters(place, http_filters)?,
+        stats: found.stats,
+        filters: found.filters,
         access_logs: access_log::decode(place, access_log)?,
     })
 }
@@ -95,8 +108,6 @@ pub(crate) fn decode(
 fn check(place: &Place<'_>, http: &proto::HttpConnectionManager) -> Decoded<()> {
     place.refuse("add_user_agent", &flag(&http.add_user_agent))?;
     value::refuse_limit(place, "access_log_flush_interval", &http.access_log_flush_interval)?;
-    value::refuse_limit(place, "request_timeout", &http.request_timeout)?;
-    value::refuse_limit(place, "request_headers_timeout", &http.request_headers_timeout)?;
     if let Some(manager::StripPortMode::StripAnyHostPort(strip)) = &http.strip_port_mode {
         place.refuse("strip_any_host_port", strip)?;
     }
@@ -191,9 +202,17 @@ fn check_request_id(place: &Place<'_>, extension: &Option<proto::RequestIdExtens
     }
 }
 
-/// Whether requests are counted. Every filter has to be known or optional, and the last one has to be the router.
-fn decode_filters(place: &Place<'_>, filters: &[proto::HttpFilter]) -> Decoded<bool> {
-    let (mut stats, mut routed) = (false, false);
+/// What is in a filter chain beside the router.
+#[derive(Default)]
+struct Found {
+    /// Requests are counted.
+    stats: bool,
+    filters: HttpFilters,
+}
+
+/// Every filter has to be known or optional, and the last one has to be the router.
+fn decode_filters(place: &Place<'_>, filters: &[proto::HttpFilter]) -> Decoded<Found> {
+    let (mut found, mut routed) = (Found::default(), false);
     for (i, filter) in filters.iter().enumerate() {
         let place = place.item("http_filters", i);
         fields!(place, filter => proto::HttpFilter {
@@ -206,16 +225,13 @@ fn decode_filters(place: &Place<'_>, filters: &[proto::HttpFilter]) -> Decoded<b
                 place.error(format_args!("filter `{name}` stands behind the router, which comes last"))
             );
         }
-        if *disabled {
-            continue;
-        }
         let any = match config_type {
             Some(ConfigType::TypedConfig(any)) => any,
             _ if name == STATS => {
-                stats = true;
+                found.stats |= !disabled;
                 continue;
             }
-            _ if *is_optional => continue,
+            _ if *is_optional || *disabled => continue,
             Some(ConfigType::ConfigDiscovery(_)) => {
                 return Err(place.field("config_discovery").unsupported("a filter that comes separately"));
             }
@@ -227,15 +243,34 @@ fn decode_filters(place: &Place<'_>, filters: &[proto::HttpFilter]) -> Decoded<b
                 check_router(&config, &unpack(&config, any)?)?;
                 routed = true;
             }
-            STATS_TYPE => stats = true,
-            _ if name == STATS => stats = true,
-            _ if *is_optional => {}
+            STATS_TYPE => found.stats |= !disabled,
+            _ if name == STATS => found.stats |= !disabled,
+            filter::CORS_TYPE => {
+                check_placed(&place, name, filter::CORS, found.filters.cors.is_some())?;
+                found.filters.cors = Some(Placed { config: (), disabled: *disabled });
+            }
+            filter::FAULT_TYPE => {
+                check_placed(&place, name, filter::FAULT, found.filters.fault.is_some())?;
+                let config = place.field("typed_config");
+                let config = filter::decode_fault(&config, &unpack(&config, any)?)?;
+                found.filters.fault = Some(Box::new(Placed { config, disabled: *disabled }));
+            }
+            _ if *is_optional || *disabled => {}
             _ => return Err(place.unsupported(format_args!("filter `{name}` (type {})", any.type_url))),
         }
     }
     match routed {
-        true => Ok(stats),
+        true => Ok(found),
         false => Err(place.field("http_filters").error("the last filter has to be the router")),
+    }
+}
+
+/// Routes speak of a filter by its name, and know only one of a kind.
+fn check_placed(place: &Place<'_>, name: &str, known: &str, again: bool) -> Decoded<()> {
+    match (name == known, again) {
+        (true, false) => Ok(()),
+        (true, true) => Err(place.unsupported(format_args!("filter `{name}` a second time"))),
+        (false, _) => Err(place.field("name").unsupported(format_args!("`{name}` for the filter `{known}`"))),
     }
 }
 
@@ -294,6 +329,9 @@ pub(crate) fn encode(http: &HttpConnectionManager) -> proto::HttpConnectionManag
         };
         bare.http_filters.insert(0, stats);
     }
+    let mut filters = encode_filters(&http.filters);
+    filters.append(&mut bare.http_filters);
+    bare.http_filters = filters;
     let (transformation, server_name) = match &http.server_name {
         None => (ServerHeader::PassThrough, String::new()),
         Some(name) => (ServerHeader::Overwrite, name.clone()),
@@ -317,8 +355,13 @@ pub(crate) fn encode(http: &HttpConnectionManager) -> proto::HttpConnectionManag
         xff_num_trusted_hops: http.trusted_hops,
         upgrade_configs: http.upgrades.iter().map(encode_upgrade).collect(),
         stream_idle_timeout: encode_limit(http.stream_idle_timeout),
+        request_timeout: http.request_timeout.map(value::encode_duration),
+        request_headers_timeout: http.request_headers_timeout.map(value::encode_duration),
         common_http_protocol_options: Some(core_proto::HttpProtocolOptions {
             idle_timeout: encode_limit(http.idle_timeout),
+            max_connection_duration: http.max_connection_duration.map(value::encode_duration),
+            max_stream_duration: http.max_stream_duration.map(value::encode_duration),
+            max_requests_per_connection: http.max_requests_per_connection.and_then(value::encode_number),
             ..Default::default()
         }),
         // Old clients are served, and an upgrade may come over HTTP/2 as extended CONNECT.
@@ -338,6 +381,22 @@ pub(crate) fn encode(http: &HttpConnectionManager) -> proto::HttpConnectionManag
         access_log: http.access_logs.iter().map(access_log::encode).collect(),
         ..bare
     }
+}
+
+/// Filters in the order in which they run.
+fn encode_filters(filters: &HttpFilters) -> Vec<proto::HttpFilter> {
+    let filter = |name: &str, config, disabled| proto::HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(ConfigType::TypedConfig(config)),
+        disabled,
+        ..Default::default()
+    };
+    let cors = filters.cors.iter();
+    let cors = cors.map(|placed| filter(filter::CORS, value::pack(&Cors {}), placed.disabled));
+    let fault = filters.fault.iter().map(|placed| {
+        filter(filter::FAULT, value::pack(&filter::encode_fault(&placed.config)), placed.disabled)
+    });
+    cors.chain(fault).collect()
 }
 
 fn encode_upgrade(upgrade: &Upgrade) -> manager::UpgradeConfig {

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::cluster_strategies::downstream;
-use super::strategies::{described, duration, name, routes, template, upgrade};
-use model::header::HeaderEdits;
+use super::strategies::{described, duration, fault, name, routes, template, upgrade};
+use model::filter::{HttpFilters, Placed};
 use model::listener::*;
 use model::path::{EscapedSlashes, PathNormalization};
 use model::route::{Upgrade, WeightedCluster};
@@ -45,13 +45,19 @@ fn tcp() -> Of<Network> {
     let cluster = (name(), 1u32..9).prop_map(|(cluster, weight)| WeightedCluster {
         cluster,
         weight,
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-        host_rewrite: None,
+        ..WeightedCluster::default()
     });
-    (name(), vec(cluster, 1..3), option::of(duration()), vec(log(), 0..2))
-        .prop_map(|(stat_prefix, clusters, idle_timeout, access_logs)| {
-            Network::Tcp(TcpProxy { stat_prefix, clusters, idle_timeout, access_logs })
+    let times = (option::of(duration()), option::of(duration()));
+    (name(), vec(cluster, 1..3), times, option::of(1u32..9), vec(log(), 0..2))
+        .prop_map(|(stat_prefix, clusters, times, max_connect_attempts, access_logs)| {
+            Network::Tcp(TcpProxy {
+                stat_prefix,
+                clusters,
+                idle_timeout: times.0,
+                max_duration: times.1,
+                max_connect_attempts,
+                access_logs,
+            })
         })
         .boxed()
 }
@@ -69,9 +75,17 @@ fn http() -> Of<HttpConnectionManager> {
         (name(), source, path, any::<(bool, bool, bool)>(), any::<u32>(), vec(upgrade, 0..2)),
         (option::of(duration()), option::of(duration()), option::of(name())),
         (option::of(tracing), vec(log(), 0..2), select(vec![Codec::Auto, Codec::Http1, Codec::Http2])),
+        (option::of(duration()), option::of(duration()), option::of(1u32..9)),
+        (option::of(duration()), option::of(duration()), filters()),
     )
-        .prop_map(|((stat_prefix, source, path, flags, trusted_hops, upgrades), times, more)| {
+        .prop_map(|((stat_prefix, source, path, flags, trusted_hops, upgrades), times, more, ends, last)| {
             HttpConnectionManager {
+                max_stream_duration: ends.0,
+                max_connection_duration: ends.1,
+                max_requests_per_connection: ends.2,
+                request_timeout: last.0,
+                request_headers_timeout: last.1,
+                filters: last.2,
                 stat_prefix,
                 codec: more.2,
                 path,
@@ -89,6 +103,12 @@ fn http() -> Of<HttpConnectionManager> {
             }
         })
         .boxed()
+}
+
+fn filters() -> Of<HttpFilters> {
+    let cors = any::<bool>().prop_map(|disabled| Placed { config: (), disabled });
+    let fault = (fault(), any::<bool>()).prop_map(|(config, disabled)| Box::new(Placed { config, disabled }));
+    (option::of(cors), option::of(fault)).prop_map(|(cors, fault)| HttpFilters { cors, fault }).boxed()
 }
 
 fn network() -> Of<Network> {

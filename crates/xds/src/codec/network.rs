@@ -6,7 +6,6 @@ use super::{access_log, http};
 use envoy_types::pb::envoy::config::listener::v3::{Filter, filter::ConfigType};
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use envoy_types::pb::google::protobuf::Any;
-use model::header::HeaderEdits;
 use model::listener::{Network, TcpProxy};
 use model::route::WeightedCluster;
 use std::time::Duration;
@@ -56,9 +55,7 @@ fn decode_tcp(place: &Place<'_>, proxy: &tcp::TcpProxy) -> Decoded<TcpProxy> {
             hash_policy, tunneling_config, flush_access_log_on_connected, proxy_protocol_tlvs,
             proxy_protocol_tlv_merge_policy, upstream_connect_mode;
     });
-    place.refuse("max_connect_attempts", &max_connect_attempts.filter(|attempts| attempts.value > 1))?;
     place.refuse("access_log_options", access_log_options)?;
-    value::refuse_limit(place, "max_downstream_connection_duration", max_downstream_connection_duration)?;
     value::refuse_limit(place, "access_log_flush_interval", access_log_flush_interval)?;
     let clusters = match cluster_specifier {
         Some(ClusterSpecifier::Cluster(name)) => vec![cluster(name, 1)],
@@ -78,18 +75,18 @@ fn decode_tcp(place: &Place<'_>, proxy: &tcp::TcpProxy) -> Decoded<TcpProxy> {
         stat_prefix: stat_prefix.clone(),
         clusters,
         idle_timeout: decode_limit(&place.field("idle_timeout"), idle_timeout, Some(IDLE_TIMEOUT))?,
+        max_duration: decode_limit(
+            &place.field("max_downstream_connection_duration"),
+            max_downstream_connection_duration,
+            None,
+        )?,
+        max_connect_attempts: max_connect_attempts.map(|attempts| attempts.value.max(1)),
         access_logs: access_log::decode(place, access_log)?,
     })
 }
 
 fn cluster(name: &str, weight: u32) -> WeightedCluster {
-    WeightedCluster {
-        cluster: name.to_owned(),
-        weight,
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-        host_rewrite: None,
-    }
+    WeightedCluster { cluster: name.to_owned(), weight, ..WeightedCluster::default() }
 }
 
 pub(crate) fn encode(network: &Network) -> Filter {
@@ -117,6 +114,8 @@ fn encode_tcp(proxy: &TcpProxy) -> tcp::TcpProxy {
     tcp::TcpProxy {
         stat_prefix: if proxy.stat_prefix.is_empty() { "tcp".to_owned() } else { proxy.stat_prefix.clone() },
         idle_timeout: encode_limit(proxy.idle_timeout),
+        max_downstream_connection_duration: proxy.max_duration.map(value::encode_duration),
+        max_connect_attempts: proxy.max_connect_attempts.and_then(value::encode_number),
         access_log: proxy.access_logs.iter().map(access_log::encode).collect(),
         cluster_specifier: Some(specifier),
         ..Default::default()

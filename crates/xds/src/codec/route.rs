@@ -3,12 +3,9 @@
 
 use super::place::{Decoded, Place, fields};
 use super::value::{self, encode_flag, encode_number, flag_or};
-use super::{answer, condition, forward, headers, retry};
+use super::{answer, condition, filter, forward, headers, retry};
 use envoy_types::pb::envoy::config::route::v3 as proto;
-use envoy_types::pb::google::protobuf::Any;
-use model::route::{Action, Route, RouteConfiguration, VirtualHost};
-use prost::Message;
-use std::collections::HashMap;
+use model::route::{Action, FilterSettings, Mirror, Route, RouteConfiguration, Setting, VirtualHost};
 
 /// `validate` says whether clusters have to exist where the table does not say so itself.
 pub(crate) fn decode(
@@ -19,17 +16,18 @@ pub(crate) fn decode(
     fields!(place, table => proto::RouteConfiguration {
         honoured: name, virtual_hosts, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
             response_headers_to_remove, most_specific_header_mutations_wins, validate_clusters,
-            ignore_port_in_host_matching, typed_per_filter_config;
+            ignore_port_in_host_matching, typed_per_filter_config, request_mirror_policies;
         // No limit is put on bodies that the configuration itself brings along.
         ignored: max_direct_response_body_size_bytes, metadata;
-        refused: vhds, internal_only_headers, cluster_specifier_plugins, request_mirror_policies, vhost_header,
+        refused: vhds, internal_only_headers, cluster_specifier_plugins, vhost_header,
             ignore_path_parameters_in_path_matching, route_specifiers;
     });
-    check_filter_config(place, typed_per_filter_config)?;
+    let mirrors = forward::decode_mirrors(place, request_mirror_policies)?;
     let hosts = virtual_hosts.iter().enumerate();
-    let hosts = hosts.map(|(i, host)| decode_host(&place.item("virtual_hosts", i), host));
+    let hosts = hosts.map(|(i, host)| decode_host(&place.item("virtual_hosts", i), host, &mirrors));
     Ok(RouteConfiguration {
         name: name.clone(),
+        filters: filter::decode_settings(place, typed_per_filter_config)?,
         virtual_hosts: hosts.collect::<Decoded<_>>()?,
         request_headers: headers::decode_edits(
             place,
@@ -72,30 +70,34 @@ pub(crate) fn encode(table: &RouteConfiguration) -> proto::RouteConfiguration {
         most_specific_header_mutations_wins: table.most_specific_first,
         validate_clusters: encode_flag(table.validate_clusters),
         ignore_port_in_host_matching: table.ignore_port,
+        typed_per_filter_config: filter::encode_settings(table.filters.as_deref()),
         max_direct_response_body_size_bytes: largest
             .and_then(|size| encode_number(u32::try_from(size).unwrap_or(u32::MAX))),
         ..Default::default()
     }
 }
 
-fn decode_host(place: &Place<'_>, host: &proto::VirtualHost) -> Decoded<VirtualHost> {
+/// Mirrors of the table are those of each route that has none of its own, nor its host.
+fn decode_host(place: &Place<'_>, host: &proto::VirtualHost, mirrors: &[Mirror]) -> Decoded<VirtualHost> {
     use proto::virtual_host::TlsRequirementType as Tls;
     fields!(place, host => proto::VirtualHost {
         honoured: name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove,
             response_headers_to_add, response_headers_to_remove, typed_per_filter_config,
-            include_request_attempt_count, retry_policy;
+            include_request_attempt_count, retry_policy, request_mirror_policies, cors;
         // Virtual clusters only name statistics. Bodies are kept for retries within a bound of our own.
         ignored: virtual_clusters, per_request_buffer_limit_bytes, request_body_buffer_limit, metadata;
-        refused: matcher, rate_limits, cors, include_attempt_count_in_response, retry_policy_typed_config,
-            hedge_policy, include_is_timeout_retry_header, request_mirror_policies, route_specifiers;
+        refused: matcher, rate_limits, include_attempt_count_in_response, retry_policy_typed_config,
+            hedge_policy, include_is_timeout_retry_header, route_specifiers;
     });
-    check_filter_config(place, typed_per_filter_config)?;
+    let own = forward::decode_mirrors(place, request_mirror_policies)?;
+    let mirrors = if own.is_empty() { mirrors } else { &own };
     let require_tls = match Tls::try_from(*require_tls) {
         Ok(Tls::None) => false,
         Ok(Tls::All) => true,
         _ => return Err(place.field("require_tls").unsupported("EXTERNAL_ONLY")),
     };
-    let routes = routes.iter().enumerate().map(|(i, route)| decode_route(&place.item("routes", i), route));
+    let routes = routes.iter().enumerate();
+    let routes = routes.map(|(i, route)| decode_route(&place.item("routes", i), route, mirrors));
     let retry = retry_policy.as_ref().map(|policy| retry::decode(&place.field("retry_policy"), policy));
     Ok(VirtualHost {
         name: name.clone(),
@@ -116,6 +118,7 @@ fn decode_host(place: &Place<'_>, host: &proto::VirtualHost) -> Decoded<VirtualH
         retry: retry.transpose()?,
         require_tls,
         attempt_count_in_request: *include_request_attempt_count,
+        filters: with_old_cors(place, filter::decode_settings(place, typed_per_filter_config)?, cors)?,
     })
 }
 
@@ -136,11 +139,12 @@ fn encode_host(host: &VirtualHost) -> proto::VirtualHost {
         response_headers_to_remove,
         include_request_attempt_count: host.attempt_count_in_request,
         retry_policy: host.retry.as_ref().map(retry::encode),
+        typed_per_filter_config: filter::encode_settings(host.filters.as_deref()),
         ..Default::default()
     }
 }
 
-fn decode_route(place: &Place<'_>, route: &proto::Route) -> Decoded<Route> {
+fn decode_route(place: &Place<'_>, route: &proto::Route, mirrors: &[Mirror]) -> Decoded<Route> {
     use proto::route::Action as Proto;
     fields!(place, route => proto::Route {
         honoured: name, r#match, metadata, typed_per_filter_config, request_headers_to_add,
@@ -149,13 +153,21 @@ fn decode_route(place: &Place<'_>, route: &proto::Route) -> Decoded<Route> {
         ignored: decorator, per_request_buffer_limit_bytes, stat_prefix, request_body_buffer_limit;
         refused: tracing, route_specifiers;
     });
-    check_filter_config(place, typed_per_filter_config)?;
+    let mut filters = filter::decode_settings(place, typed_per_filter_config)?;
     let condition = match r#match {
         Some(condition) => condition::decode(&place.field("match"), condition)?,
         None => return Err(place.field("match").error("this field is required")),
     };
     let action = match action {
-        Some(Proto::Route(sent)) => Action::Forward(Box::new(forward::decode(&place.field("route"), sent)?)),
+        Some(Proto::Route(sent)) => {
+            let place = place.field("route");
+            let mut forward = forward::decode(&place, sent)?;
+            if forward.mirrors.is_empty() {
+                forward.mirrors = mirrors.to_vec();
+            }
+            filters = with_old_cors(&place, filters, &sent.cors)?;
+            Action::Forward(Box::new(forward))
+        }
         Some(Proto::Redirect(redirect)) => {
             Action::Redirect(answer::decode_redirect(&place.field("redirect"), redirect)?)
         }
@@ -180,6 +192,7 @@ fn decode_route(place: &Place<'_>, route: &proto::Route) -> Decoded<Route> {
         action,
         request_headers: requests,
         response_headers: answers,
+        filters,
         metadata,
         provenance,
     })
@@ -204,22 +217,20 @@ fn encode_route(route: &Route) -> proto::Route {
         response_headers_to_add,
         response_headers_to_remove,
         action: Some(action),
+        typed_per_filter_config: filter::encode_settings(route.filters.as_deref()),
         ..Default::default()
     }
 }
 
-/// Fails where a filter that is not there is told what to do, unless it is said that this does not matter.
-pub(crate) fn check_filter_config(place: &Place<'_>, configs: &HashMap<String, Any>) -> Decoded<()> {
-    let mut names: Vec<&String> = configs.keys().collect();
-    names.sort();
-    for name in names {
-        let Some(any) = configs.get(name) else { continue };
-        let may_be_missing = value::type_name(any) == "envoy.config.route.v3.FilterConfig"
-            && proto::FilterConfig::decode(any.value.as_slice()).is_ok_and(|c| c.is_optional || c.disabled);
-        if !may_be_missing {
-            let what = format_args!("configuration of filter `{name}` (type {})", any.type_url);
-            return Err(place.key("typed_per_filter_config", name).unsupported(what));
-        }
+/// The old field for CORS counts where the filter's own setting is absent.
+fn with_old_cors(
+    place: &Place<'_>,
+    filters: Option<Box<FilterSettings>>,
+    cors: &Option<proto::CorsPolicy>,
+) -> Decoded<Option<Box<FilterSettings>>> {
+    let mut settings = filters.map(|filters| *filters).unwrap_or_default();
+    if let (None, Some(cors)) = (&settings.cors, cors) {
+        settings.cors = Some(Setting::Use(filter::decode_old_cors(&place.field("cors"), cors)?));
     }
-    Ok(())
+    Ok(settings.boxed())
 }

@@ -1,0 +1,65 @@
+//! HTTP filters beside the router: which ones there are, and what a table, a host or a route says of them
+//! (`http_filters`, `typed_per_filter_config`). The most specific one that says something is heard.
+
+use crate::cors::Cors;
+use crate::fault::Fault;
+
+/// The filters of a connection manager. They run in the order of these fields, whatever the configuration's.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HttpFilters {
+    /// `envoy.filters.http.cors`; it does only what tables, hosts and routes say.
+    pub cors: Option<Placed<()>>,
+    /// `envoy.filters.http.fault`.
+    pub fault: Option<Box<Placed<Fault>>>,
+}
+
+/// A filter that is there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placed<T> {
+    /// What it does where nothing else is said.
+    pub config: T,
+    /// Only where something else is said it does anything.
+    pub disabled: bool,
+}
+
+impl<T> Placed<T> {
+    /// One that does this.
+    pub fn new(config: T) -> Self {
+        Self { config, disabled: false }
+    }
+}
+
+/// What a table, a host or a route says of filters.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FilterSettings {
+    /// Of `envoy.filters.http.cors`.
+    pub cors: Option<Setting<Cors>>,
+    /// Of `envoy.filters.http.fault`.
+    pub fault: Option<Setting<Fault>>,
+}
+
+impl FilterSettings {
+    /// These settings, unless nothing is said.
+    pub fn boxed(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+}
+
+/// What is said of one filter.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Setting<T> {
+    /// It does nothing.
+    Disabled,
+    /// It does this.
+    Use(T),
+}
+
+impl<T> Setting<T> {
+    /// What it does.
+    pub fn used(&self) -> Option<&T> {
+        match self {
+            Self::Disabled => None,
+            Self::Use(config) => Some(config),
+        }
+    }
+}
