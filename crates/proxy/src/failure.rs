@@ -41,6 +41,14 @@ pub enum Failure {
     PerTryTimeout,
     /// No byte moved for longer than allowed.
     IdleTimeout,
+    /// The same, after the request had come in as a whole.
+    IdleAnswer,
+    /// The exchange took longer than any may.
+    MaxDuration,
+    /// The same, after the request had come in as a whole.
+    MaxDurationAnswer,
+    /// The request did not come in as a whole in time.
+    RequestTimeout,
     /// The client went away, or its request broke off.
     ClientGone,
     /// HTTPS is required here.
@@ -107,6 +115,10 @@ impl Failure {
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "response_timeout", "UT", 14),
             Self::PerTryTimeout => (StatusCode::GATEWAY_TIMEOUT, "upstream_per_try_timeout", "UT", 14),
             Self::IdleTimeout => (StatusCode::REQUEST_TIMEOUT, "stream_idle_timeout", "SI", 4),
+            Self::IdleAnswer => (StatusCode::GATEWAY_TIMEOUT, "stream_idle_timeout", "SI", 4),
+            Self::MaxDuration => (StatusCode::REQUEST_TIMEOUT, "max_duration_timeout", "DT", 4),
+            Self::MaxDurationAnswer => (StatusCode::GATEWAY_TIMEOUT, "max_duration_timeout", "DT", 4),
+            Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "request_overall_timeout", "-", 4),
             Self::ClientGone => (StatusCode::BAD_REQUEST, "downstream_remote_disconnect", "DC", 1),
             Self::TlsRequired => (StatusCode::MOVED_PERMANENTLY, "direct_response", "-", 14),
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "-", 14),
@@ -133,7 +145,9 @@ impl Failure {
             Self::UpstreamProtocol => "the upstream's answer is not proper HTTP",
             Self::Timeout => "upstream request timeout",
             Self::PerTryTimeout => "upstream per try timeout",
-            Self::IdleTimeout => "stream timeout",
+            Self::IdleTimeout | Self::IdleAnswer => "stream timeout",
+            Self::MaxDuration | Self::MaxDurationAnswer => "downstream duration timeout",
+            Self::RequestTimeout => "request timeout",
             Self::ClientGone => "the request broke off",
             Self::TlsRequired => "HTTPS is required",
             Self::Draining => "this proxy is going away",

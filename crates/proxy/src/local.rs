@@ -1,7 +1,7 @@
 //! What one thread owns: its view of the snapshot, its upstream connections, its random numbers. No lock, no sharing.
 
 use crate::snapshot::{Live, Snapshot};
-use crate::upstream::Pools;
+use crate::upstream::{Mirrors, Pools, Watch};
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
@@ -12,6 +12,8 @@ pub struct Local {
     live: Arc<Live>,
     current: RefCell<Arc<Snapshot>>,
     pools: Pools,
+    mirrors: Mirrors,
+    watch: Rc<Watch>,
     random: Cell<u64>,
 }
 
@@ -21,7 +23,14 @@ impl Local {
         let current = RefCell::new(live.current());
         // The standard library seeds its hashers from the operating system.
         let seed = RandomState::new().hash_one(std::process::id());
-        Rc::new(Self { live, current, pools: Pools::default(), random: Cell::new(seed) })
+        Rc::new(Self {
+            live,
+            current,
+            pools: Pools::default(),
+            mirrors: Mirrors::default(),
+            watch: Rc::default(),
+            random: Cell::new(seed),
+        })
     }
 
     /// The snapshot in force. One load and a comparison while nothing changes.
@@ -42,6 +51,16 @@ impl Local {
     /// Connections to endpoints.
     pub fn pools(&self) -> &Pools {
         &self.pools
+    }
+
+    /// Copies of requests on their way.
+    pub fn mirrors(&self) -> &Mirrors {
+        &self.mirrors
+    }
+
+    /// Exchanges that may not be silent for too long.
+    pub fn watch(&self) -> &Rc<Watch> {
+        &self.watch
     }
 
     /// 64 random bits: good for spreading load and for ids, not for secrets. SplitMix64.

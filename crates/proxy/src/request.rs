@@ -4,9 +4,13 @@
 //! record when the answer's body ends. What happens to a connection is `connection`'s, to an endpoint `upstream`'s.
 
 mod answer;
+mod cors;
 mod edits;
+mod fault;
 mod forward;
 mod head;
+mod limits;
+mod mirror;
 mod tries;
 mod tunnel;
 
@@ -23,7 +27,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use model::route::Action;
 use model::routing::NoRoute;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -79,7 +83,7 @@ pub async fn serve(context: &Rc<Context>, request: Request<Incoming>) -> Respons
         Head::new(&mut parts, &http.manager, &context.connection, || context.local.random());
     let exchange = http.recorder.begin(&context.connection, &record(&head, &parts));
     let refusal = Refusal::new(&head, &parts.headers);
-    let stage = Stage { context, snapshot: &snapshot, http: &http, head, refusal };
+    let stage = Stage { context, snapshot: &snapshot, http: &http, head, refusal, grant: OnceCell::new() };
     match refused {
         Some(failure) => stage.refuse(exchange, failure.into()),
         None => stage.routed(exchange, parts, body).await,
@@ -139,6 +143,8 @@ struct Stage<'s> {
     http: &'s Arc<HttpState>,
     head: Head,
     refusal: Refusal,
+    /// Leave for another origin's page to read the answer.
+    grant: OnceCell<Box<cors::Grant>>,
 }
 
 impl Stage<'_> {
@@ -163,6 +169,14 @@ impl Stage<'_> {
             let location = model::rewrite::location(&head::to_https(), &found.route.condition, &head);
             return self.redirect(exchange, &taken, &parts, 301, &location);
         }
+        if let Some(answer) = self.cross_origin(&taken, &parts) {
+            exchange.details = "cors_response";
+            self.close_gate();
+            return self.local_answer(exchange, answer, None);
+        }
+        if let Some(fault) = self.suffer(&mut exchange, &taken, &parts).await {
+            return self.abort(exchange, &taken, &parts, fault);
+        }
         match &found.route.action {
             Action::Redirect(redirect) => {
                 let location = model::rewrite::location(redirect, &found.route.condition, &head);
@@ -179,7 +193,12 @@ impl Stage<'_> {
     }
 
     /// Refuses a request on its route, whose edits the answer gets as any other.
-    fn refuse_on_route(&self, exchange: Box<Exchange>, cause: Cause, edits: Edits<'_>) -> Response<AnswerBody> {
+    fn refuse_on_route(
+        &self,
+        exchange: Box<Exchange>,
+        cause: Cause,
+        edits: Edits<'_>,
+    ) -> Response<AnswerBody> {
         self.refuse_with(exchange, cause, Some(edits))
     }
 
@@ -244,6 +263,7 @@ impl Stage<'_> {
         if let Some(edits) = edits {
             self.edit_answer(&exchange, &edits, answer.headers_mut());
         }
+        self.write_grant(answer.headers_mut());
         let mut response = answer.into_response(self.http.manager.server_name.as_deref());
         exchange.edit_response(response.headers_mut());
         exchange.answered(response.status().as_u16(), response.headers());

@@ -39,7 +39,7 @@ pub(crate) async fn pass<IO>(
         Err(failure) => return end(exchange, failure, None),
     };
     exchange.cluster = Some(cluster.config.clone());
-    let tries = TRIES;
+    let tries = tcp.proxy.max_connect_attempts.map_or(TRIES, |n| n.max(1) as usize);
     let connecting = Box::pin(connect_some(local, &cluster, &mut exchange, tries));
     let (connected, _active) = match connecting.await {
         Ok(connected) => connected,
@@ -51,7 +51,7 @@ pub(crate) async fn pass<IO>(
     exchange.established();
 
     let mut passage = Passage::new(client, connected.stream);
-    let end_at = None::<Instant>;
+    let end_at = tcp.proxy.max_duration.and_then(|limit| Instant::now().checked_add(limit));
     let ended = loop {
         let left = end_at.map(|end| end.saturating_duration_since(Instant::now()));
         let report = left.map_or(REPORT, |left| left.min(REPORT));
@@ -160,9 +160,7 @@ mod tests {
         let cluster = |name: &str, weight| WeightedCluster {
             cluster: name.into(),
             weight,
-            request_headers: Default::default(),
-            response_headers: Default::default(),
-            host_rewrite: None,
+            ..WeightedCluster::default()
         };
         let two = [cluster("a", 1), cluster("b", 3)];
         let picks: Vec<_> = (0..8).filter_map(|random| pick_weighted(&two, random)).collect();

@@ -6,8 +6,12 @@
 
 mod body;
 mod connect;
+mod mirrors;
 mod pool;
+mod watch;
 
 pub use body::{BodyTally, Outgoing, Replay};
 pub use connect::{ConnectError, Connected, Stream, connect};
+pub use mirrors::{MirrorSeat, Mirrors};
 pub use pool::{Lease, Pools, Sent};
+pub use watch::Watch;

@@ -31,7 +31,10 @@ impl Proxy {
         let telemetry = Telemetry::new(NodeLabels::from_metadata("test", &Value::Null));
         let live = Live::new(telemetry);
         let proxy = Self {
-            workers: worker::start(live.clone(), &Options { concurrency, max_connections: Some(64) }),
+            workers: worker::start(
+                live.clone(),
+                &Options { concurrency, max_connections: Some(64), tidy: None },
+            ),
             live,
         };
         proxy.configure(listeners, clusters);
@@ -105,6 +108,7 @@ fn http(text: &str) -> Network {
         action,
         request_headers: Default::default(),
         response_headers: Default::default(),
+        filters: None,
         metadata: Metadata::default(),
         provenance: None,
     };
@@ -128,12 +132,7 @@ fn tcp(cluster: &str) -> Network {
         response_headers: Default::default(),
         host_rewrite: None,
     };
-    Network::Tcp(TcpProxy {
-        stat_prefix: "t".into(),
-        clusters: vec![weighted],
-        idle_timeout: None,
-        access_logs: vec![],
-    })
+    Network::Tcp(TcpProxy { stat_prefix: "t".into(), clusters: vec![weighted], ..TcpProxy::default() })
 }
 
 fn cluster(name: &str, addresses: &[SocketAddr]) -> Cluster {
@@ -149,16 +148,8 @@ fn cluster(name: &str, addresses: &[SocketAddr]) -> Cluster {
         ..LocalityEndpoints::default()
     }];
     Cluster {
-        name: name.into(),
-        discovery: Discovery::Static(Assignment { cluster: name.into(), localities }),
-        load_balancing: Default::default(),
         connect_timeout: Duration::from_secs(1),
-        http: UpstreamHttp::Http1,
-        idle_timeout: None,
-        transport_matches: vec![],
-        transport: Transport::Plain,
-        metadata: Metadata::default(),
-        provenance: None,
+        ..Cluster::new(name, Discovery::Static(Assignment { cluster: name.into(), localities }))
     }
 }
 

@@ -146,12 +146,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     fn listener(inspect: Inspection, chains: Vec<ChainMatch>) -> Listener {
-        let proxy = TcpProxy {
-            stat_prefix: String::new(),
-            clusters: vec![],
-            idle_timeout: None,
-            access_logs: vec![],
-        };
+        let proxy = TcpProxy::default();
         let chain = |condition| FilterChain {
             name: String::new(),
             condition,

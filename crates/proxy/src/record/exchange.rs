@@ -11,7 +11,7 @@ use model::cluster::Cluster;
 use model::endpoint::Endpoint;
 use model::format::Facts;
 use model::header::RequestHead;
-use model::route::{Route, VirtualHost};
+use model::route::{FilterSettings, Route, Setting, VirtualHost};
 use model::routing::{RouteTable, is_grpc};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -86,6 +86,17 @@ impl RouteTaken {
     /// The route.
     pub fn route(&self) -> Option<&Route> {
         self.virtual_host()?.routes.get(self.route)
+    }
+
+    /// What the route, else its host, else the table says of a filter.
+    pub fn filter_setting<'t, T>(
+        &'t self,
+        of: impl Fn(&'t FilterSettings) -> Option<&'t Setting<T>>,
+    ) -> Option<&'t Setting<T>> {
+        let route = self.route().and_then(|route| route.filters.as_deref());
+        let host = || self.virtual_host().and_then(|host| host.filters.as_deref());
+        let table = || self.table.config().filters.as_deref();
+        route.and_then(&of).or_else(|| host().and_then(&of)).or_else(|| table().and_then(&of))
     }
 }
 

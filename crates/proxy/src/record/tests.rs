@@ -282,8 +282,7 @@ fn labels_without_end_end_up_as_other() {
 #[test]
 fn a_tcp_connection_counts_as_it_goes() {
     let telemetry = Telemetry::new(node("productpage", "v1"));
-    let proxy =
-        TcpProxy { stat_prefix: String::new(), clusters: vec![], idle_timeout: None, access_logs: vec![] };
+    let proxy = TcpProxy::default();
     let recorder = Recorder::tcp(&telemetry, &proxy, &listener(Direction::Outbound));
     let mut exchange = recorder.begin_tcp(&connection(None));
     exchange.cluster = Some(cluster("outbound|3306||db.default.svc.cluster.local"));

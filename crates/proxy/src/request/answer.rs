@@ -35,6 +35,8 @@ pub enum BodyError {
     Upstream(hyper::Error),
     /// It took longer than the route allows.
     Timeout,
+    /// Nothing moved for longer than allowed.
+    Idle,
 }
 
 impl fmt::Display for BodyError {
@@ -42,6 +44,7 @@ impl fmt::Display for BodyError {
         match self {
             Self::Upstream(error) => write!(f, "the endpoint broke off its answer: {error}"),
             Self::Timeout => write!(f, "the answer took longer than the route allows"),
+            Self::Idle => write!(f, "nothing moved for longer than the route allows"),
         }
     }
 }
@@ -150,22 +153,31 @@ impl Refusal {
     /// kind (gRPC over HTTP/2, "Responses").
     pub(super) fn answer(&self, failure: Failure) -> Answer {
         let outcome = failure.outcome();
+        let status = outcome.status.as_u16();
+        if self.is_grpc {
+            return self.answer_with(status, outcome.grpc_status, outcome.token, outcome.token);
+        }
+        let text = format!("{} (request {})\n", failure.sentence(), self.id);
+        self.answer_with(status, outcome.grpc_status, outcome.token, &text)
+    }
+
+    /// The same of any status, with any words.
+    pub(super) fn answer_with(&self, status: u16, grpc_status: u32, token: &str, words: &str) -> Answer {
         let mut answer = match self.is_grpc {
             true => {
                 let mut answer = Answer::new(200);
                 answer.set(CONTENT_TYPE, b"application/grpc");
-                answer.set(GRPC_STATUS, outcome.grpc_status.to_string().as_bytes());
-                answer.set(GRPC_MESSAGE, outcome.token.as_bytes());
+                answer.set(GRPC_STATUS, grpc_status.to_string().as_bytes());
+                answer.set(GRPC_MESSAGE, words.as_bytes());
                 answer
             }
             false => {
-                let text = format!("{} (request {})\n", failure.sentence(), self.id);
-                let mut answer = Answer::new(outcome.status.as_u16()).with_body(text.into());
+                let mut answer = Answer::new(status).with_body(words.to_owned().into());
                 answer.set(CONTENT_TYPE, b"text/plain");
                 answer
             }
         };
-        answer.set(REASON, outcome.token.as_bytes());
+        answer.set(REASON, token.as_bytes());
         answer.set(REQUEST_ID, self.id.as_bytes());
         answer
     }

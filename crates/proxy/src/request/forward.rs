@@ -2,7 +2,8 @@
 
 use super::answer::AnswerBody;
 use super::edits::{self, Edits, Outbound};
-use super::tries::{Exchanged, Message, Tries, UpstreamBody, deadline_of};
+use super::limits::deadline;
+use super::tries::{Exchanged, Message, Tries, UpstreamBody, bounded};
 use super::{Cause, Stage};
 use crate::failure::Failure;
 use crate::record::{Exchange, RouteTaken};
@@ -76,25 +77,23 @@ impl Stage<'_> {
         let upgrade = self.granted_upgrade(forward, &mut parts);
         let replay = Replay::new(body);
         let tally = replay.tally().clone();
+        if !forward.mirrors.is_empty() && upgrade.is_none() {
+            self.mirror(&plan, &parts, &out, &replay);
+        }
+        let silence = forward.idle_timeout.or(self.http.manager.stream_idle_timeout);
+        if let Some(limit) = silence.filter(|limit| !limit.is_zero()) {
+            self.context.local.watch().add(&tally, limit, exchange.start);
+        }
+        let deadline = deadline(&self.http.manager, forward, &parts.headers, exchange.start, &tally);
         let message = Message {
             parts: &mut parts,
             out,
             upgrade: upgrade.as_ref().map(|(protocol, _)| protocol.clone()),
             host_from_endpoint,
         };
-        let deadline = forward.timeout.map(|timeout| deadline_of(timeout, tally.clone()));
+        let mut deadline = deadline;
         let mut tries = Tries::new(self, &plan, message, replay);
-        let (outcome, deadline) = match deadline {
-            None => (tries.run(&mut exchange).await, None),
-            Some(mut deadline) => {
-                let outcome = tokio::select! {
-                    biased;
-                    outcome = tries.run(&mut exchange) => outcome,
-                    () = deadline.as_mut() => Err(Failure::Timeout.into()),
-                };
-                (outcome, Some(deadline))
-            }
-        };
+        let outcome = bounded(tries.run(&mut exchange), &mut deadline, &tally).await;
         exchange.bytes_received = tally.bytes.get();
         exchange.request_end = tally.ended.get();
         match outcome {
@@ -198,6 +197,7 @@ impl Stage<'_> {
         exchange.edit_response(headers);
         exchange.status = status.as_u16();
         self.edit_answer(exchange, &plan.edits(parts), headers);
+        self.write_grant(headers);
         if let Some(Ok(server)) = self.http.manager.server_name.as_deref().map(HeaderValue::from_str) {
             headers.insert(SERVER, server);
         }

@@ -110,7 +110,7 @@ impl Head {
         let is_external = manager.edge && !manager.keep_request_id && !is_private(connection.remote.ip());
         let scheme = forwarded_scheme(&mut parts.headers, &present, manager, connection);
         if present.internal && manager.edge {
-            drop_internal(&mut parts.headers);
+            drop_internal(&mut parts.headers, manager.filters.fault.is_some());
         }
         if parts.version == Version::HTTP_2 && present.cookie {
             join_cookies(&mut parts.headers);
@@ -279,10 +279,11 @@ fn forwarded_scheme(
     scheme
 }
 
-/// What a client outside says in the mesh's name.
-fn drop_internal(headers: &mut HeaderMap) {
-    let names: Vec<HeaderName> =
-        headers.keys().filter(|n| n.as_str().starts_with(INTERNAL)).cloned().collect();
+/// What a client outside says in the mesh's name. It may ask for faults where that is configured.
+fn drop_internal(headers: &mut HeaderMap, takes_faults: bool) {
+    let says =
+        |name: &str| name.starts_with(INTERNAL) && !(takes_faults && name.starts_with("x-envoy-fault-"));
+    let names: Vec<HeaderName> = headers.keys().filter(|n| says(n.as_str())).cloned().collect();
     for name in names {
         headers.remove(name);
     }

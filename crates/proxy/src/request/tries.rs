@@ -3,6 +3,7 @@
 use super::answer::{AnswerBody, BodyError};
 use super::edits::Outbound;
 use super::forward::{Plan, endpoint_host};
+use super::limits::Deadline;
 use super::{Cause, Stage};
 use crate::failure::Failure;
 use crate::record::{Exchange, UpstreamRecord};
@@ -20,7 +21,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 /// A kept connection that closed just before it was used costs a new one, not a try; so often in a row.
@@ -318,18 +319,35 @@ fn reset_reason(error: &hyper::Error) -> Option<h2::Reason> {
     None
 }
 
-/// Ends `timeout` after the request's last byte came in.
-pub(super) type Deadline = Pin<Box<dyn Future<Output = ()>>>;
-
-pub(super) fn deadline_of(timeout: Duration, tally: Rc<BodyTally>) -> Deadline {
-    Box::pin(async move {
-        loop {
-            let from = tally.ended.get().unwrap_or_else(Instant::now);
-            tokio::time::sleep_until((from + timeout).into()).await;
-            if tally.ended.get().is_some_and(|ended| ended.elapsed() >= timeout) {
-                return;
-            }
+/// Runs `tries` until a limit is reached.
+pub(super) async fn bounded(
+    tries: impl Future<Output = Result<Exchanged, Cause>>,
+    deadline: &mut Option<Deadline>,
+    tally: &BodyTally,
+) -> Result<Exchanged, Cause> {
+    let mut tries = std::pin::pin!(tries);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(outcome) = tries.as_mut().poll(cx) {
+            return Poll::Ready(outcome);
         }
+        match poll_limits(deadline, tally, cx) {
+            Poll::Ready(failure) => Poll::Ready(Err(failure.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Ready when a limit is reached: which.
+fn poll_limits(deadline: &mut Option<Deadline>, tally: &BodyTally, cx: &mut Context<'_>) -> Poll<Failure> {
+    if let Some(deadline) = deadline
+        && let Poll::Ready(failure) = deadline.as_mut().poll(cx)
+    {
+        return Poll::Ready(failure);
+    }
+    tally.poll_expired(cx).map(|()| match tally.ended.get() {
+        None => Failure::IdleTimeout,
+        Some(_) => Failure::IdleAnswer,
     })
 }
 
@@ -358,15 +376,19 @@ impl UpstreamBody {
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(cx).is_ready()
+        // An endpoint that never pauses must not outrun its limit either.
+        if self.deadline.is_some()
+            && let Poll::Ready(failure) = poll_limits(&mut self.deadline, &self.tally, cx)
         {
-            self.give_up(Failure::Timeout);
-            return Poll::Ready(Some(Err(BodyError::Timeout)));
+            return self.break_off(failure);
         }
         match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => match poll_limits(&mut self.deadline, &self.tally, cx) {
+                Poll::Ready(failure) => self.break_off(failure),
+                Poll::Pending => Poll::Pending,
+            },
             Poll::Ready(Some(Ok(frame))) => {
+                self.tally.count_answer();
                 if let Some(exchange) = &mut self.exchange {
                     match (frame.data_ref(), frame.trailers_ref()) {
                         (Some(data), _) => exchange.bytes_sent += data.len() as u64,
@@ -396,6 +418,14 @@ impl UpstreamBody {
 
     pub(super) fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+
+    fn break_off(&mut self, failure: Failure) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.give_up(failure);
+        Poll::Ready(Some(Err(match failure {
+            Failure::IdleTimeout | Failure::IdleAnswer => BodyError::Idle,
+            _ => BodyError::Timeout,
+        })))
     }
 
     fn complete(&mut self) {

@@ -4,8 +4,8 @@ use super::{Config, Snapshot};
 use identity::config::{client_config, server_name};
 use model::balance::{self, Weights};
 use model::cluster::{Cluster, Discovery, Transport, UpstreamHttp};
-use model::tls::UpstreamTls;
 use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, LocalityEndpoints};
+use model::tls::UpstreamTls;
 use rustls_pki_types::ServerName;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -92,7 +92,7 @@ impl ClusterState {
     pub fn pick(&self, random: u64) -> Option<&Arc<EndpointState>> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let active = |at: usize| self.usable_at(at).map_or(0, |e| e.active.load(Ordering::Relaxed));
-        let at = balance::pick(self.config.load_balancing, &self.weights, active, turn, random)?;
+        let at = balance::pick(self.config.load_balancing, &self.weights, active, turn, random, 2)?;
         self.usable_at(at)
     }
 

@@ -10,6 +10,7 @@ use model::listener::{
 use model::routing::RouteTable;
 use model::tls::{DownstreamTls, SecretContent, SecretSource};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 /// A listener.
 pub struct ListenerState {
@@ -49,6 +50,8 @@ pub struct HttpState {
     pub routes: Option<Arc<RouteTable>>,
     /// What requests leave behind.
     pub recorder: Arc<Recorder>,
+    /// Faults under way, for their limit.
+    pub active_faults: AtomicU32,
 }
 
 /// TCP as it runs.
@@ -180,7 +183,12 @@ impl NetworkState {
                     Some(old) => old.recorder.clone(),
                     None => Recorder::http(telemetry, manager, listener),
                 };
-                Self::Http(Arc::new(HttpState { manager: (**manager).clone(), routes, recorder }))
+                Self::Http(Arc::new(HttpState {
+                    manager: (**manager).clone(),
+                    routes,
+                    recorder,
+                    active_faults: AtomicU32::new(0),
+                }))
             }
         }
     }

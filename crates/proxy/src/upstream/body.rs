@@ -1,11 +1,13 @@
 //! The body of a request on its way to an endpoint: streamed as it comes, and kept up to a bound, so that another try can
 //! send it again.
 
+use super::mirrors::{Fed, Feed, MirrorSeat, feed};
+use super::watch::Watch;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -15,12 +17,69 @@ use std::time::Instant;
 const KEPT_LIMIT: usize = 64 * 1024;
 
 /// What has come in of a body.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct BodyTally {
     /// Bytes.
     pub bytes: Cell<u64>,
     /// When the last byte came in.
     pub ended: Cell<Option<Instant>>,
+    /// Pieces of the answer that went the other way, its head included.
+    pub answered: Cell<u64>,
+    expired: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    watch: OnceCell<(Rc<Watch>, u32)>,
+}
+
+impl BodyTally {
+    /// Something that grows whenever anything moves.
+    pub(super) fn moved(&self) -> u64 {
+        self.bytes.get() + self.answered.get() + u64::from(self.ended.get().is_some())
+    }
+
+    /// One more piece of the answer.
+    pub fn count_answer(&self) {
+        self.answered.set(self.answered.get() + 1);
+    }
+
+    pub(super) fn watched(&self, watch: &Rc<Watch>, at: u32) {
+        // It is watched once.
+        let _ = self.watch.set((watch.clone(), at));
+    }
+
+    pub(super) fn expire(&self) {
+        self.expired.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Nothing moved for too long.
+    pub fn is_expired(&self) -> bool {
+        self.expired.get()
+    }
+
+    /// Ready when nothing moved for too long.
+    pub fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.expired.get() {
+            return Poll::Ready(());
+        }
+        if self.watch.get().is_some() {
+            let mut waker = self.waker.borrow_mut();
+            match &*waker {
+                Some(known) if known.will_wake(cx.waker()) => {}
+                _ => *waker = Some(cx.waker().clone()),
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for BodyTally {
+    fn drop(&mut self) {
+        if let Some((watch, at)) = self.watch.get() {
+            watch.remove(*at);
+        }
+    }
 }
 
 /// A request's body, of which several tries can be given an [`Outgoing`] one after the other.
@@ -41,6 +100,8 @@ struct Shared {
     /// Tries are numbered; only the newest may read.
     newest: u32,
     waker: Option<Waker>,
+    /// Copies that get the same.
+    feeds: Vec<Feed>,
 }
 
 /// One try's view of a request's body.
@@ -49,6 +110,8 @@ pub enum Outgoing {
     Empty,
     /// What the client sends.
     Streamed(Streamed),
+    /// The same, for a copy of the request.
+    Fed(Fed),
 }
 
 /// A body that is being read while it is sent.
@@ -90,6 +153,7 @@ impl Replay {
             failed: false,
             newest: 0,
             waker: None,
+            feeds: Vec::new(),
         };
         Self { shared: Rc::new(RefCell::new(shared)), tally }
     }
@@ -129,6 +193,17 @@ impl Replay {
         })
     }
 
+    /// The body for a copy of the request. Ask before anything is read.
+    pub fn copy(&self, seat: &MirrorSeat) -> Outgoing {
+        let mut shared = self.shared.borrow_mut();
+        if shared.ended {
+            return Outgoing::Empty;
+        }
+        let (feed, fed) = feed(seat);
+        shared.feeds.push(feed);
+        Outgoing::Fed(fed)
+    }
+
     /// No try will follow: what was kept is let go as it is sent, and nothing more is kept.
     pub fn stop_keeping(&self) {
         let mut shared = self.shared.borrow_mut();
@@ -137,6 +212,13 @@ impl Replay {
 }
 
 impl Shared {
+    fn end(&mut self) {
+        self.ended = true;
+        let trailers = self.trailers.as_ref();
+        self.feeds.iter().for_each(|feed| feed.end(trailers));
+        self.feeds = Vec::new();
+    }
+
     fn keep(&mut self, data: &Bytes) {
         if self.overflowed {
             return;
@@ -162,6 +244,7 @@ impl Body for Outgoing {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Streamed(streamed) => streamed.poll(cx),
+            Self::Fed(fed) => fed.poll(cx),
         }
     }
 
@@ -169,6 +252,7 @@ impl Body for Outgoing {
         match self {
             Self::Empty => true,
             Self::Streamed(streamed) => streamed.is_done(),
+            Self::Fed(fed) => fed.is_done(),
         }
     }
 
@@ -176,6 +260,7 @@ impl Body for Outgoing {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Streamed(streamed) => streamed.size_hint(),
+            Self::Fed(_) => SizeHint::default(),
         }
     }
 }
@@ -214,24 +299,26 @@ impl Streamed {
                     self.tally.bytes.set(self.tally.bytes.get() + data.len() as u64);
                     let kept_before = shared.kept.len();
                     shared.keep(data);
+                    shared.feeds.iter().for_each(|feed| feed.push(data));
                     self.next = if shared.kept.len() > kept_before { self.next + 1 } else { 0 };
                 } else if let Some(trailers) = frame.trailers_ref() {
                     shared.trailers = Some(trailers.clone());
                     self.sent_trailers = true;
                 }
                 if is_last {
-                    shared.ended = true;
+                    shared.end();
                     self.tally.ended.set(Some(Instant::now()));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             None => {
-                shared.ended = true;
+                shared.end();
                 self.tally.ended.set(Some(Instant::now()));
                 Poll::Ready(None)
             }
             Some(Err(_)) => {
                 shared.failed = true;
+                shared.feeds = Vec::new();
                 Poll::Ready(Some(Err(BodyBroken)))
             }
         }

@@ -37,6 +37,7 @@ pub(super) struct Start {
     pub(super) live: Arc<Live>,
     pub(super) number: usize,
     pub(super) limit: usize,
+    pub(super) tidy: Option<fn()>,
     pub(super) orders: mpsc::UnboundedReceiver<Order>,
     /// Connections open on this thread, for others to read.
     pub(super) open: Arc<AtomicUsize>,
@@ -62,20 +63,30 @@ struct Post {
 
 /// How often old upstream connections are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How often exchanges on which nothing moves are looked for.
+const WATCH: Duration = Duration::from_millis(500);
 
 async fn obey(start: Start) {
-    let Start { live, number, limit, mut orders, open } = start;
+    let Start { live, number, limit, tidy, mut orders, open } = start;
     let telemetry = live.telemetry().clone();
     let local = Local::new(live);
     let desk = Desk::new(local.clone(), number, limit);
     let mut posts: HashMap<SocketAddr, Rc<Post>> = HashMap::new();
     let mut closed: Vec<Rc<Post>> = Vec::new();
     let mut sweep = tokio::time::interval(SWEEP);
+    let mut watch = tokio::time::interval(WATCH);
     loop {
         let order = tokio::select! {
             order = orders.recv() => order,
+            _ = watch.tick() => {
+                local.watch().sweep(std::time::Instant::now());
+                continue;
+            }
             _ = sweep.tick() => {
                 local.sweep();
+                if let Some(tidy) = tidy {
+                    tidy();
+                }
                 closed.retain(|post| !post.stage.is_closed());
                 continue;
             }

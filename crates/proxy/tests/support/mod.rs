@@ -141,6 +141,16 @@ impl Proxy {
     }
 
     pub fn configure(&self, routes: Vec<Route>, clusters: Vec<Cluster>) {
+        self.configure_with(routes, clusters, |_| {});
+    }
+
+    /// The same, with a connection manager that `change` changes.
+    pub fn configure_with(
+        &self,
+        routes: Vec<Route>,
+        clusters: Vec<Cluster>,
+        change: impl FnOnce(&mut HttpConnectionManager),
+    ) {
         let host =
             VirtualHost { name: "shop".into(), domains: vec!["shop".into()], routes, ..Default::default() };
         let table = RouteConfiguration { name: "r".into(), virtual_hosts: vec![host], ..Default::default() };
@@ -148,6 +158,7 @@ impl Proxy {
         manager.path = PathNormalization::default();
         manager.upgrades =
             vec![Upgrade { protocol: "websocket".into(), enabled: true, terminate_connect: false }];
+        change(&mut manager);
         let chain = FilterChain {
             name: "main".into(),
             condition: ChainMatch::default(),
@@ -176,6 +187,14 @@ impl Proxy {
     pub fn connect(&self) -> tokio::io::DuplexStream {
         let (client, server) = tokio::io::duplex(64 * 1024);
         let local = Local::new(self.live.clone());
+        // What a thread does now and then.
+        let watched = local.clone();
+        spawn_local(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                watched.watch().sweep(std::time::Instant::now());
+            }
+        });
         let snapshot = local.snapshot();
         let NetworkState::Http(http) = &snapshot.listeners["in"].chains[0].network else { unreachable!() };
         let record = ConnectionRecord {
