@@ -3,6 +3,7 @@
 
 mod check;
 mod control;
+mod memory;
 mod parent;
 mod proxy;
 mod sample;
@@ -34,6 +35,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    memory::configure();
     match Arguments::parse().command {
         Command::Check(check) => check.run(),
         Command::Control(control) => control.run(),

@@ -62,6 +62,7 @@ impl Proxy {
             identity,
             admin: self.admin,
             drain_time: self.drain_time,
+            tidy: crate::memory::tidy,
         };
         match run(options) {
             Ok(()) => ExitCode::SUCCESS,

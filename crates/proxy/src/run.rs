@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 
 /// How often memory that is not used is given back.
-const STIR: Duration = Duration::from_secs(3);
+const TIDY: Duration = Duration::from_secs(3);
 
 /// Runs a proxy until it is told to end.
 pub fn run(options: Options) -> Result<(), RunError> {
@@ -45,10 +45,10 @@ async fn serve(setup: Setup, options: Options, started: Instant) -> Result<(), R
         }
         None => None,
     };
-    let workers = worker::Options { concurrency, ..worker::Options::default() };
+    let workers = worker::Options { concurrency, tidy: Some(options.tidy), ..worker::Options::default() };
     let workers = Rc::new(worker::start(hub.live().clone(), &workers));
     spawn_local(timers(hub.clone()));
-    spawn_local(stir_allocator());
+    spawn_local(give_back(options.tidy));
     spawn_local(dns::follow(hub.clone()));
     if let Some(file) = last_good {
         let hub = hub.clone();
@@ -128,13 +128,12 @@ async fn timers(hub: Hub) {
     hub.keep_time().await;
 }
 
-/// Lets the allocator give back what is not used any more. It looks for that only when memory is taken or freed, and a
+/// Gives memory back that is not used any more: an allocator looks for that only when memory is taken or freed, and a
 /// proxy at rest does neither.
-async fn stir_allocator() {
+async fn give_back(tidy: fn()) {
     loop {
-        tokio::time::sleep(STIR).await;
-        // Never written to, so that it costs no memory of its own.
-        drop(std::hint::black_box(Vec::<u8>::with_capacity(4 << 20)));
+        tokio::time::sleep(TIDY).await;
+        tidy();
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Options {
     pub concurrency: usize,
     /// Most connections open at once, over all threads; `None` follows the limit on open files.
     pub max_connections: Option<usize>,
+    /// Called every few seconds on each thread, to give memory back.
+    pub tidy: Option<fn()>,
 }
 
 /// A listener's socket.
@@ -84,7 +86,8 @@ pub fn start(live: Arc<Live>, options: &Options) -> Workers {
     for number in 0..count {
         let (orders, received) = mpsc::unbounded_channel();
         let open = Arc::new(AtomicUsize::new(0));
-        let start = Start { live: live.clone(), number, limit, orders: received, open: open.clone() };
+        let tidy = options.tidy;
+        let start = Start { live: live.clone(), number, limit, tidy, orders: received, open: open.clone() };
         handles.extend(spawn(&format!("worker-{number}"), move || thread::run(start)));
         threads.push(Thread { orders, open });
     }

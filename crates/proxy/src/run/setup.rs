@@ -30,6 +30,8 @@ pub struct Options {
     pub admin: Option<SocketAddr>,
     /// Longest time that open connections have to end.
     pub drain_time: Duration,
+    /// Makes the allocator give back what the calling thread freed; called every few seconds on each thread.
+    pub tidy: fn(),
 }
 
 /// How a workload's identity is obtained.
