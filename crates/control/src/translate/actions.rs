@@ -2,6 +2,7 @@
 //! Finished but for the port of destinations that name none, which is the one the request came in on.
 
 use super::clusters::{cluster_name, tunnel_name};
+use super::connection::only;
 use super::protocol::Protocol;
 use super::registry::Registry;
 use crate::hosts::full_name;
@@ -124,11 +125,11 @@ pub(super) fn tunnel_target(destinations: &[Destination], port: u16, registry: &
 /// Clusters by weight, for connections.
 pub(super) fn weighted(destinations: &[Destination], port: u16) -> Vec<WeightedCluster> {
     let one = |to: &Destination| WeightedCluster {
-        cluster: to.cluster(port),
         weight: to.weight,
         request_headers: to.request_headers.clone(),
         response_headers: to.response_headers.clone(),
         host_rewrite: to.host_rewrite.clone(),
+        ..only(to.cluster(port))
     };
     destinations.iter().map(one).collect()
 }

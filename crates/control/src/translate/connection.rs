@@ -52,6 +52,7 @@ impl ConnectionSettings {
             clusters,
             idle_timeout: Some(TCP_IDLE_TIMEOUT),
             access_logs: self.access_logs.clone(),
+            ..TcpProxy::default()
         }
     }
 }
@@ -69,5 +70,6 @@ pub(super) fn only(cluster: String) -> WeightedCluster {
         request_headers: Default::default(),
         response_headers: Default::default(),
         host_rewrite: None,
+        subset: Default::default(),
     }
 }

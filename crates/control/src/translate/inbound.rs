@@ -8,17 +8,17 @@ use super::clusters::telemetry;
 use super::connection::only;
 use super::protocol::Protocol;
 use super::registry::Service;
+use super::rules::bare_route;
 use crate::node::ProxyNode;
 use api::security::MutualTlsMode;
 use model::balance::LoadBalancing;
 use model::cluster::{Cluster, Discovery, Transport, UpstreamHttp};
 use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, LocalityEndpoints};
-use model::header::HeaderEdits;
 use model::listener::{ChainMatch, Direction, FilterChain, Inspection, Listener, Network, RouteSource};
 use model::metadata::Metadata;
 use model::provenance::Provenance;
 use model::retry::{RetryConditions, RetryPolicy};
-use model::route::{Action, Forward, Route, RouteConfiguration, RouteMatch, VirtualHost};
+use model::route::{Action, Forward, RouteConfiguration, RouteMatch, VirtualHost};
 use model::tls::{
     DownstreamTls, PeerValidation, SecretSource, TlsVersions, WORKLOAD_CERTIFICATE, WORKLOAD_TRUST_BUNDLE,
 };
@@ -216,15 +216,8 @@ impl InboundPort<'_> {
             retries: 2,
             ..RetryPolicy::default()
         });
-        let route = Route {
-            name: "default".to_owned(),
-            condition: RouteMatch::any(),
-            action: Action::Forward(Box::new(forward)),
-            request_headers: HeaderEdits::default(),
-            response_headers: HeaderEdits::default(),
-            metadata: Metadata::default(),
-            provenance: self.provenance(),
-        };
+        let action = Action::Forward(Box::new(forward));
+        let route = bare_route("default", RouteMatch::any(), action, self.provenance());
         let routes = RouteConfiguration {
             name: name.clone(),
             virtual_hosts: vec![VirtualHost {
@@ -250,9 +243,8 @@ impl InboundPort<'_> {
             metadata: Metadata::default(),
         };
         let place = LocalityEndpoints { endpoints: vec![endpoint], ..LocalityEndpoints::default() };
+        let discovery = Discovery::Static(Assignment { cluster: name.clone(), localities: vec![place] });
         Cluster {
-            discovery: Discovery::Static(Assignment { cluster: name.clone(), localities: vec![place] }),
-            name,
             load_balancing: LoadBalancing::RoundRobin,
             connect_timeout: CONNECT_TIMEOUT,
             http: match self.protocol {
@@ -265,6 +257,7 @@ impl InboundPort<'_> {
             transport: Transport::Plain,
             metadata: telemetry(&self.services),
             provenance: self.provenance(),
+            ..Cluster::new(name, discovery)
         }
     }
 }

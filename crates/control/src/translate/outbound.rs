@@ -12,9 +12,8 @@ use super::matches::{Asker, MESH};
 use super::policy::Client;
 use super::protocol::Protocol;
 use super::registry::{Port, Registry, Service};
-use super::rules::{RuleSet, Rules, default_route};
+use super::rules::{RuleSet, Rules, bare_route, default_route};
 use crate::node::{OUTBOUND_PORT, ProxyNode};
-use model::header::HeaderEdits;
 use model::listener::{ChainMatch, Direction, FilterChain, Inspection, Listener, Network, RouteSource};
 use model::metadata::Metadata;
 use model::provenance::Provenance;
@@ -163,15 +162,8 @@ fn tunnel_route(target: Target, provenance: Provenance) -> Route {
     let mut forward = Forward::to("");
     forward.target = target;
     forward.upgrades = vec![connect()];
-    Route {
-        name: "tunnel".to_owned(),
-        condition: RouteMatch::path(PathMatch::Connect),
-        action: Action::Forward(Box::new(forward)),
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-        metadata: Metadata::default(),
-        provenance: Some(provenance),
-    }
+    let condition = RouteMatch::path(PathMatch::Connect);
+    bare_route("tunnel", condition, Action::Forward(Box::new(forward)), Some(provenance))
 }
 
 /// The other names that clients in `namespace` may use for a service.

@@ -314,17 +314,16 @@ impl HttpRule {
     }
 
     fn route(&self, condition: &Condition, port: u16) -> Route {
+        let name = match condition.name.as_str() {
+            "" => self.name.clone(),
+            name => format!("{}.{name}", self.name),
+        };
+        let (action, from) = (self.outcome.action(port), Some(self.provenance.clone()));
         Route {
-            name: match condition.name.as_str() {
-                "" => self.name.clone(),
-                name => format!("{}.{name}", self.name),
-            },
-            condition: condition.request.clone(),
-            action: self.outcome.action(port),
             request_headers: self.request_headers.clone(),
             response_headers: self.response_headers.clone(),
             metadata: self.metadata.clone(),
-            provenance: Some(self.provenance.clone()),
+            ..bare_route(&name, condition.request.clone(), action, from)
         }
     }
 }
@@ -349,13 +348,24 @@ pub(super) fn default_route(
 ) -> Route {
     let mut forward = model::route::Forward::to(cluster);
     forward.timeout = timeout;
+    bare_route("default", RouteMatch::any(), Action::Forward(Box::new(forward)), Some(from.clone()))
+}
+
+/// A route that edits nothing.
+pub(super) fn bare_route(
+    name: &str,
+    condition: RouteMatch,
+    action: Action,
+    provenance: Option<Provenance>,
+) -> Route {
     Route {
-        name: "default".to_owned(),
-        condition: RouteMatch::any(),
-        action: Action::Forward(Box::new(forward)),
+        name: name.to_owned(),
+        condition,
+        action,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        filters: None,
         metadata: Metadata::default(),
-        provenance: Some(from.clone()),
+        provenance,
     }
 }
