@@ -110,8 +110,6 @@ impl ClusterMaker<'_> {
             return;
         };
         let cluster = Cluster {
-            name,
-            discovery,
             load_balancing: self.load_balancing(policy),
             connect_timeout: tcp.connect_timeout.or(self.settings.connect_timeout).unwrap_or(CONNECT_TIMEOUT),
             http: version,
@@ -120,6 +118,7 @@ impl ClusterMaker<'_> {
             transport,
             metadata: telemetry(&[service]),
             provenance: Some(from),
+            ..Cluster::new(name, discovery)
         };
         if port.protocol == Protocol::Auto
             && !self.grpc
