@@ -275,6 +275,10 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.finished {
             self.finished = true;
+            // Nobody answered and nothing went wrong: the client left, and what worked for it went with it.
+            if self.version.is_some() && self.status == 0 && self.details == "-" {
+                (self.details, self.flags) = ("downstream_remote_disconnect", "DC");
+            }
             let mut blank = Self::new(&self.recorder, &self.connection, None);
             blank.finished = true;
             Box::new(std::mem::replace(self, blank)).finish();

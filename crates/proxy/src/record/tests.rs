@@ -76,6 +76,18 @@ fn the_upstreams_time_is_in_the_log_though_no_header_tells_it() {
 }
 
 #[test]
+fn a_request_whose_client_left_is_told_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let telemetry = Telemetry::new(node("productpage", "v1"));
+    let log = text_log(&path, "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n");
+    let recorder = Recorder::http(&telemetry, &manager(vec![log]), &listener(Direction::Outbound));
+    drop(recorder.begin(&connection(None), &request(&headers(&[]))));
+    telemetry.flush_logs();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "0 DC downstream_remote_disconnect\n");
+}
+
+#[test]
 fn json_keeps_numbers_numbers_escapes_text_and_names_the_rule_that_decided() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.json");
