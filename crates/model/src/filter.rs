@@ -1,6 +1,7 @@
 //! HTTP filters beside the router: which ones there are, and what a table, a host or a route says of them
 //! (`http_filters`, `typed_per_filter_config`). The most specific one that says something is heard.
 
+use crate::authorization::Rules;
 use crate::cors::Cors;
 use crate::fault::Fault;
 
@@ -9,6 +10,8 @@ use crate::fault::Fault;
 pub struct HttpFilters {
     /// `envoy.filters.http.cors`; it does only what tables, hosts and routes say.
     pub cors: Option<Placed<()>>,
+    /// `envoy.filters.http.rbac`, any number of them; a request must pass each.
+    pub authorization: Vec<Rules>,
     /// `envoy.filters.http.fault`.
     pub fault: Option<Box<Placed<Fault>>>,
 }

@@ -3,6 +3,7 @@
 //! application protocol; at each step the most specific criterion that matches narrows the choice, and a chain lost at
 //! one step does not come back at a later one.
 
+pub use crate::address::AddressRange;
 use crate::filter::HttpFilters;
 use crate::format::Template;
 use crate::metadata::Metadata;
@@ -10,7 +11,7 @@ use crate::path::PathNormalization;
 use crate::provenance::Provenance;
 use crate::route::{RouteConfiguration, Upgrade, WeightedCluster};
 use crate::tls::DownstreamTls;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A place where connections come in.
@@ -37,10 +38,19 @@ pub struct Listener {
 /// Listener filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Inspection {
+    /// Take off what a load balancer in front says of the connection (`proxy_protocol`), before all else.
+    pub proxy_protocol: Option<ProxyHeader>,
     /// Look for a TLS ClientHello (`tls_inspector`).
     pub tls: bool,
     /// Look for HTTP (`http_inspector`).
     pub http: bool,
+}
+
+/// A header of the PROXY protocol, version 1 or 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProxyHeader {
+    /// Connections without one are let in, too.
+    pub optional: bool,
 }
 
 /// Which way traffic goes (`TrafficDirection`).
@@ -81,28 +91,6 @@ pub struct ChainMatch {
     pub transport_protocol: Option<String>,
     /// Protocols by ALPN, or as the HTTP inspector found them.
     pub application_protocols: Vec<String>,
-}
-
-/// Addresses that share their first bits (RFC 4632).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AddressRange {
-    /// Any address in it.
-    pub address: IpAddr,
-    /// Number of bits shared.
-    pub prefix_length: u8,
-}
-
-impl AddressRange {
-    /// Whether `address` is in it. Families never mix.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let (mine, theirs, width) = match (self.address, address) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
-            (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128u32),
-            _ => return false,
-        };
-        let ignored = width.saturating_sub(u32::from(self.prefix_length));
-        mine.checked_shr(ignored) == theirs.checked_shr(ignored)
-    }
 }
 
 /// What is done with a connection's bytes.
@@ -340,7 +328,7 @@ mod tests {
         Listener {
             name: "l".into(),
             address: None,
-            inspect: Inspection { tls: true, http: false },
+            inspect: Inspection { tls: true, ..Inspection::default() },
             chains,
             default_chain: None,
             direction: Direction::Inbound,
@@ -391,18 +379,5 @@ mod tests {
         let name = ChainMatch { server_names: vec!["y".into()], ..Default::default() };
         let l = listener(vec![chain("port", port_and_name), chain("name", name)]);
         assert_eq!(chosen(&l, Some("y"), true, &[]), None, "the port narrowed the choice first");
-    }
-
-    #[test]
-    fn an_address_range_never_mixes_families_and_knows_its_edges() {
-        let range = |text: &str, prefix_length| AddressRange {
-            address: text.parse().expect("address"),
-            prefix_length,
-        };
-        assert!(range("10.1.0.0", 16).contains(IpAddr::from([10, 1, 2, 3])));
-        assert!(!range("10.1.0.0", 16).contains(IpAddr::from([10, 2, 2, 3])));
-        assert!(range("0.0.0.0", 0).contains(IpAddr::from([8, 8, 8, 8])));
-        assert!(!range("::", 0).contains(IpAddr::from([8, 8, 8, 8])));
-        assert!(range("10.1.2.3", 32).contains(IpAddr::from([10, 1, 2, 3])));
     }
 }

@@ -9,6 +9,8 @@ use http::StatusCode;
 pub enum Failure {
     /// The request is not proper HTTP; the connection is not kept.
     BadRequest,
+    /// An authorization rule refuses it.
+    Denied,
     /// Its path is refused (`model::path`).
     BadPath,
     /// A protocol upgrade that nothing allows.
@@ -25,6 +27,8 @@ pub enum Failure {
     ClusterMissing,
     /// The cluster has no endpoint that may be used.
     NoHealthyEndpoint,
+    /// A limit of the cluster is reached (circuit breaking).
+    Overflow,
     /// No connection to the endpoint could be made.
     ConnectFailure,
     /// TLS with the endpoint failed.
@@ -75,6 +79,7 @@ impl Failure {
     pub fn outcome(self) -> Outcome {
         let (status, token, flags, grpc_status) = match self {
             Self::BadRequest => (StatusCode::BAD_REQUEST, "http1.codec_error", "DPE", 13),
+            Self::Denied => (StatusCode::FORBIDDEN, "rbac_access_denied", "-", 7),
             Self::BadPath => (StatusCode::BAD_REQUEST, "path_normalization_failed", "-", 13),
             Self::UpgradeNotAllowed => (StatusCode::FORBIDDEN, "upgrade_failed", "-", 7),
             Self::HeadersTooLarge => {
@@ -85,6 +90,12 @@ impl Failure {
             Self::NoRoute => (StatusCode::NOT_FOUND, "route_not_found", "NR", 12),
             Self::ClusterMissing => (StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found", "NC", 14),
             Self::NoHealthyEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream", "UH", 14),
+            Self::Overflow => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream_reset_before_response_started{overflow}",
+                "UO",
+                14,
+            ),
             Self::ConnectFailure => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "upstream_reset_before_response_started{connection_failure}",
@@ -130,6 +141,7 @@ impl Failure {
     pub fn sentence(self) -> &'static str {
         match self {
             Self::BadRequest => "the request is not proper HTTP",
+            Self::Denied => "access denied",
             Self::BadPath => "the path is refused",
             Self::UpgradeNotAllowed => "the protocol switch is not allowed",
             Self::HeadersTooLarge => "the request's headers are too large",
@@ -138,6 +150,7 @@ impl Failure {
             Self::NoRoute => "no route matches",
             Self::ClusterMissing => "the destination of the route is not known",
             Self::NoHealthyEndpoint => "no healthy upstream",
+            Self::Overflow => "the upstream has as many requests as it may have (overflow)",
             Self::ConnectFailure => "no connection to the upstream",
             Self::TlsFailure => "TLS with the upstream failed",
             Self::TlsNotReady => "TLS with the upstream is not ready",

@@ -3,6 +3,7 @@
 //! Every stage takes the part it needs and returns facts; one [`Exchange`](crate::record::Exchange) carries them to the
 //! record when the answer's body ends. What happens to a connection is `connection`'s, to an endpoint `upstream`'s.
 
+mod affinity;
 mod answer;
 mod cors;
 mod edits;
@@ -11,6 +12,7 @@ mod forward;
 mod head;
 mod limits;
 mod mirror;
+mod permit;
 mod tries;
 mod tunnel;
 
@@ -20,7 +22,7 @@ use crate::failure::Failure;
 use crate::local::Local;
 use crate::record::{ConnectionRecord, Exchange, RequestRecord, RouteTaken};
 use crate::snapshot::{HttpState, NetworkState, Snapshot};
-use answer::{Answer, Refusal};
+use answer::{Answer, Refusal, UNPROCESSED};
 use edits::Edits;
 use head::Head;
 use http::{Request, Response};
@@ -110,17 +112,26 @@ struct Cause {
     detail: Option<String>,
     /// It would have been tried again, had a try been left.
     exhausted: bool,
+    /// No application can have begun with the request.
+    unprocessed: bool,
 }
 
 impl Cause {
     fn new(failure: Failure, detail: impl Into<String>) -> Self {
-        Self { failure, detail: Some(detail.into()), exhausted: false }
+        Self { failure, detail: Some(detail.into()), exhausted: false, unprocessed: false }
     }
 }
 
 impl From<Failure> for Cause {
     fn from(failure: Failure) -> Self {
-        Self { failure, detail: None, exhausted: false }
+        Self { failure, detail: None, exhausted: false, unprocessed: false }
+    }
+}
+
+fn no_route(missing: NoRoute) -> Failure {
+    match missing {
+        NoRoute::UnknownHost => Failure::UnknownHost,
+        NoRoute::NoMatch => Failure::NoRoute,
     }
 }
 
@@ -160,8 +171,11 @@ impl Stage<'_> {
         let head = self.head.view(&parts);
         let found = match table.find(&head, self.context.local.random()) {
             Ok(found) => found,
-            Err(NoRoute::UnknownHost) => return self.refuse(exchange, Failure::UnknownHost.into()),
-            Err(NoRoute::NoMatch) => return self.refuse(exchange, Failure::NoRoute.into()),
+            // Who may do nothing here is not told what there is.
+            Err(missing) => {
+                let cause = self.authorize(&parts).err();
+                return self.refuse(exchange, cause.unwrap_or_else(|| no_route(missing).into()));
+            }
         };
         let taken = RouteTaken { table: table.clone(), host: found.host_index, route: found.route_index };
         exchange.route = Some(taken.clone());
@@ -174,6 +188,13 @@ impl Stage<'_> {
             self.close_gate();
             return self.local_answer(exchange, answer, None);
         }
+        let permit = match self.authorize(&parts) {
+            Ok(permit) => permit,
+            Err(cause) => {
+                let edits = Edits { taken: &taken, weighted: None, parts: &parts };
+                return self.refuse_on_route(exchange, cause, edits);
+            }
+        };
         if let Some(fault) = self.suffer(&mut exchange, &taken, &parts).await {
             return self.abort(exchange, &taken, &parts, fault);
         }
@@ -183,7 +204,7 @@ impl Stage<'_> {
                 self.redirect(exchange, &taken, &parts, redirect.status, &location)
             }
             Action::Respond(direct) => self.respond(exchange, &taken, &parts, direct),
-            Action::Forward(forward) => self.forward(exchange, &taken, forward, parts, body).await,
+            Action::Forward(forward) => self.forward(permit, exchange, &taken, forward, parts, body).await,
         }
     }
 
@@ -213,7 +234,10 @@ impl Stage<'_> {
         exchange.details = outcome.token;
         exchange.flags = if cause.exhausted { with_retries_exhausted(outcome.flags) } else { outcome.flags };
         exchange.transport_failure = cause.detail.or(exchange.transport_failure.take());
-        let answer = self.refusal.answer(cause.failure);
+        let mut answer = self.refusal.answer(cause.failure);
+        if cause.unprocessed && self.context.connection.is_mutual_tls() {
+            answer.set(UNPROCESSED, b"1");
+        }
         self.local_answer(exchange, answer, edits)
     }
 

@@ -11,6 +11,7 @@
 mod access_log;
 mod affinity;
 mod answer;
+mod authorization;
 mod balance;
 mod cluster;
 mod condition;

@@ -1,19 +1,22 @@
 //! Sending a request on: the cluster, the edits and rewrites, the tries, and the answer on its way back.
 
-use super::answer::AnswerBody;
+use super::affinity::{Bound, subset};
+use super::answer::{AnswerBody, UNPROCESSED};
 use super::edits::{self, Edits, Outbound};
 use super::limits::deadline;
+use super::permit::Permit;
 use super::tries::{Exchanged, Message, Tries, UpstreamBody, bounded};
 use super::{Cause, Stage};
 use crate::failure::Failure;
 use crate::record::{Exchange, RouteTaken};
 use crate::snapshot::{ClusterState, EndpointState};
 use crate::upstream::Replay;
-use http::header::{CONNECTION, HeaderName, SERVER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, HeaderName, SERVER, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use model::balance::Criteria;
 use model::rewrite::rewritten_path;
 use model::route::{Forward, HostRewrite, RouteMatch, Target, Upgrade, WeightedCluster};
 use std::borrow::Cow;
@@ -21,6 +24,7 @@ use std::sync::Arc;
 
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -30,6 +34,10 @@ pub(super) struct Plan<'p> {
     pub(super) forward: &'p Forward,
     pub(super) weighted: Option<&'p WeightedCluster>,
     pub(super) cluster: &'p Arc<ClusterState>,
+    /// What the request is hashed to.
+    pub(super) hash: Option<u64>,
+    /// What its endpoint has to be like.
+    pub(super) subset: Cow<'p, Criteria>,
 }
 
 impl Plan<'_> {
@@ -50,8 +58,10 @@ impl Plan<'_> {
 }
 
 impl Stage<'_> {
+    /// Sends the request on, by leave of `_permit`.
     pub(super) async fn forward(
         &self,
+        _permit: Permit,
         mut exchange: Box<Exchange>,
         taken: &RouteTaken,
         forward: &Forward,
@@ -67,7 +77,11 @@ impl Stage<'_> {
         exchange.cluster = Some(cluster.config.clone());
         // Whether the peer is told who we are depends on the cluster.
         exchange.edit_request(&mut parts.headers, self.context.local.random());
-        let plan = Plan { taken, forward, weighted, cluster };
+        let Bound { hash, cookie } = match forward.hash_policies.as_slice() {
+            [] => Bound::default(),
+            policies => self.bind(policies, &parts),
+        };
+        let plan = Plan { taken, forward, weighted, cluster, hash, subset: subset(forward, weighted) };
         if parts.method == Method::CONNECT {
             return self.connect(exchange, &plan, &mut parts).await;
         }
@@ -98,6 +112,7 @@ impl Stage<'_> {
         exchange.request_end = tally.ended.get();
         match outcome {
             Err(cause) => {
+                tries.report_end(cause.failure);
                 let edits = Edits { taken, weighted, parts: tries.into_parts() };
                 self.refuse_on_route(exchange, cause, edits)
             }
@@ -111,6 +126,9 @@ impl Stage<'_> {
                 self.close_gate();
                 let (mut head, body) = response.into_parts();
                 self.finish_head(&mut exchange, &plan, parts, &mut head.headers, head.status);
+                if let Some(cookie) = cookie {
+                    head.headers.append(SET_COOKIE, cookie);
+                }
                 let body = UpstreamBody::new(body, lease, exchange, tally, deadline);
                 let mut response = Response::new(AnswerBody::from(body));
                 *response.status_mut() = head.status;
@@ -154,6 +172,9 @@ impl Stage<'_> {
         if let (false, Ok(original)) =
             (*out.authority == *self.head.authority, HeaderValue::from_str(&self.head.authority))
         {
+            if plan.forward.append_forwarded_host {
+                append_forwarded_host(&mut parts.headers, &original);
+            }
             parts.headers.insert(ORIGINAL_HOST, original);
         }
         let condition = plan.taken.route().map(|r| &r.condition);
@@ -210,17 +231,36 @@ fn drop_hop_by_hop(headers: &mut HeaderMap, status: StatusCode) {
     let ends_here = |name: &HeaderName| {
         matches!(
             name.as_str(),
-            "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade"
+            "connection"
+                | "keep-alive"
+                | "proxy-connection"
+                | "transfer-encoding"
+                | "upgrade"
+                | "x-ieum-unprocessed"
         )
     };
     if !headers.keys().any(ends_here) {
         return;
     }
-    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING] {
+    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UNPROCESSED] {
         headers.remove(name);
     }
     if status != StatusCode::SWITCHING_PROTOCOLS {
         headers.remove(UPGRADE);
+    }
+}
+
+/// Tells the endpoint the host that was asked for, behind those that proxies before told.
+fn append_forwarded_host(headers: &mut HeaderMap, host: &HeaderValue) {
+    let told = headers.get(FORWARDED_HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+    let all = match told {
+        b"" => host.as_bytes().to_vec(),
+        // A host that is rewritten again is not told twice.
+        told if told.rsplit(|b| *b == b',').next() == Some(host.as_bytes()) => return,
+        told => [told, b",", host.as_bytes()].concat(),
+    };
+    if let Ok(value) = HeaderValue::from_bytes(&all) {
+        headers.insert(FORWARDED_HOST, value);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::place::{Decoded, Place, fields};
 use super::upstream::{check_http1, check_http2, decode_limits};
 use super::value::{self, decode_limit, encode_flag, encode_limit, flag, flag_or, type_name, unpack};
-use super::{access_log, filter, route, wire_order};
+use super::{access_log, authorization, filter, route, wire_order};
 use envoy_types::pb::envoy::config::core::v3 as core_proto;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
@@ -249,6 +249,11 @@ fn decode_filters(place: &Place<'_>, filters: &[proto::HttpFilter]) -> Decoded<F
                 check_placed(&place, name, filter::CORS, found.filters.cors.is_some())?;
                 found.filters.cors = Some(Placed { config: (), disabled: *disabled });
             }
+            authorization::RBAC_TYPE if !*disabled => {
+                let config = place.field("typed_config");
+                let rules = authorization::decode(&config, &unpack(&config, any)?)?;
+                found.filters.authorization.extend(rules);
+            }
             filter::FAULT_TYPE => {
                 check_placed(&place, name, filter::FAULT, found.filters.fault.is_some())?;
                 let config = place.field("typed_config");
@@ -396,7 +401,9 @@ fn encode_filters(filters: &HttpFilters) -> Vec<proto::HttpFilter> {
     let fault = filters.fault.iter().map(|placed| {
         filter(filter::FAULT, value::pack(&filter::encode_fault(&placed.config)), placed.disabled)
     });
-    cors.chain(fault).collect()
+    let rules = filters.authorization.iter();
+    let rules = rules.map(|rules| filter(authorization::RBAC, authorization::encode(rules), false));
+    cors.chain(rules).chain(fault).collect()
 }
 
 fn encode_upgrade(upgrade: &Upgrade) -> manager::UpgradeConfig {

@@ -5,17 +5,19 @@ use super::value::{self, flag, flag_or, pack, type_name};
 use super::{http, network, transport};
 use envoy_types::pb::envoy::config::core::v3::{CidrRange, TrafficDirection};
 use envoy_types::pb::envoy::config::listener::v3 as proto;
-use envoy_types::pb::envoy::extensions::filters::listener::{http_inspector, tls_inspector};
+use envoy_types::pb::envoy::extensions::filters::listener::{http_inspector, proxy_protocol, tls_inspector};
 use envoy_types::pb::google::protobuf::Any;
 use model::endpoint::EndpointAddress;
 use model::listener::{
     AddressRange, ChainMatch, Direction, FilterChain, HttpConnectionManager, Inspection, Listener, Network,
+    ProxyHeader,
 };
 use proto::filter_chain_match::ConnectionSourceType;
 use proto::listener_filter::ConfigType;
 use std::net::{IpAddr, SocketAddr};
 
 const TLS_INSPECTOR: &str = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
+const PROXY_PROTOCOL: &str = "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol";
 const HTTP_INSPECTOR: &str = "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector";
 
 pub(crate) fn decode(place: &Place<'_>, listener: &proto::Listener) -> Decoded<Listener> {
@@ -120,15 +122,40 @@ fn inspect_with(place: &Place<'_>, filter: &proto::ListenerFilter, inspect: &mut
         None => match name.as_str() {
             "envoy.filters.listener.tls_inspector" => TLS_INSPECTOR,
             "envoy.filters.listener.http_inspector" => HTTP_INSPECTOR,
+            "envoy.filters.listener.proxy_protocol" => PROXY_PROTOCOL,
             _ => "none",
         },
     };
     match found {
         TLS_INSPECTOR => inspect.tls = true,
         HTTP_INSPECTOR => inspect.http = true,
+        PROXY_PROTOCOL => {
+            if inspect.tls || inspect.http {
+                return Err(place.error("what is in front of the connection has to be read first"));
+            }
+            let place = place.field("typed_config");
+            let config = match config_type {
+                Some(ConfigType::TypedConfig(any)) => value::unpack(&place, any)?,
+                _ => proxy_protocol::v3::ProxyProtocol::default(),
+            };
+            inspect.proxy_protocol = Some(decode_proxy_protocol(&place, &config)?);
+        }
         _ => return Err(place.unsupported(format_args!("listener filter `{name}` (type {found})"))),
     }
     Ok(())
+}
+
+fn decode_proxy_protocol(
+    place: &Place<'_>,
+    config: &proxy_protocol::v3::ProxyProtocol,
+) -> Decoded<ProxyHeader> {
+    fields!(place, config => proxy_protocol::v3::ProxyProtocol {
+        honoured: allow_requests_without_proxy_protocol;
+        // What stands behind the addresses is passed on to nobody.
+        ignored: stat_prefix, pass_through_tlvs;
+        refused: rules, disallowed_versions;
+    });
+    Ok(ProxyHeader { optional: *allow_requests_without_proxy_protocol })
 }
 
 fn decode_chain(place: &Place<'_>, chain: &proto::FilterChain) -> Decoded<FilterChain> {
@@ -180,7 +207,7 @@ fn decode_condition(place: &Place<'_>, condition: &proto::FilterChainMatch) -> D
     })
 }
 
-fn decode_range(place: &Place<'_>, range: &CidrRange) -> Decoded<AddressRange> {
+pub(crate) fn decode_range(place: &Place<'_>, range: &CidrRange) -> Decoded<AddressRange> {
     let Ok(address) = range.address_prefix.parse::<IpAddr>() else {
         let place = place.field("address_prefix");
         return Err(place.error(format_args!("`{}` is not an IP address", range.address_prefix)));
@@ -249,7 +276,15 @@ fn encode_inspection(inspect: Inspection) -> Vec<proto::ListenerFilter> {
         || filter("envoy.filters.listener.tls_inspector", pack(&tls_inspector::v3::TlsInspector::default()));
     let http =
         || filter("envoy.filters.listener.http_inspector", pack(&http_inspector::v3::HttpInspector {}));
-    inspect.tls.then(tls).into_iter().chain(inspect.http.then(http)).collect()
+    let header = inspect.proxy_protocol.map(|header| {
+        let config = proxy_protocol::v3::ProxyProtocol {
+            allow_requests_without_proxy_protocol: header.optional,
+            ..Default::default()
+        };
+        filter("envoy.filters.listener.proxy_protocol", pack(&config))
+    });
+    let inspectors = inspect.tls.then(tls).into_iter().chain(inspect.http.then(http));
+    header.into_iter().chain(inspectors).collect()
 }
 
 fn encode_chain(chain: &FilterChain) -> proto::FilterChain {
@@ -263,14 +298,17 @@ fn encode_chain(chain: &FilterChain) -> proto::FilterChain {
     }
 }
 
-fn encode_condition(condition: &ChainMatch) -> proto::FilterChainMatch {
-    let range = |range: &AddressRange| CidrRange {
+pub(crate) fn encode_range(range: &AddressRange) -> CidrRange {
+    CidrRange {
         address_prefix: range.address.to_string(),
         prefix_len: value::encode_number(range.prefix_length.into()),
-    };
+    }
+}
+
+fn encode_condition(condition: &ChainMatch) -> proto::FilterChainMatch {
     proto::FilterChainMatch {
         destination_port: condition.destination_port.and_then(|port| value::encode_number(port.into())),
-        prefix_ranges: condition.destinations.iter().map(range).collect(),
+        prefix_ranges: condition.destinations.iter().map(encode_range).collect(),
         server_names: condition.server_names.clone(),
         transport_protocol: condition.transport_protocol.clone().unwrap_or_default(),
         application_protocols: condition.application_protocols.clone(),

@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::cluster_strategies::downstream;
-use super::strategies::{described, duration, fault, name, routes, template, upgrade};
+use super::strategies::{
+    described, duration, fault, header_match, name, routes, string_match, template, upgrade,
+};
+use model::authorization::{Permission, Policy, Principal, RuleAction, Rules};
 use model::filter::{HttpFilters, Placed};
 use model::listener::*;
 use model::path::{EscapedSlashes, PathNormalization};
@@ -14,11 +17,17 @@ use proptest::sample::select;
 
 type Of<T> = BoxedStrategy<T>;
 
+fn address_range() -> Of<AddressRange> {
+    any::<(std::net::IpAddr, u8)>()
+        .prop_map(|(address, length)| AddressRange {
+            address,
+            prefix_length: length % if address.is_ipv4() { 33 } else { 129 },
+        })
+        .boxed()
+}
+
 fn condition() -> Of<ChainMatch> {
-    let range = any::<(std::net::IpAddr, u8)>().prop_map(|(address, length)| AddressRange {
-        address,
-        prefix_length: length % if address.is_ipv4() { 33 } else { 129 },
-    });
+    let range = address_range();
     let server = prop_oneof![name(), name().prop_map(|n| format!("*.{n}"))];
     let transport = select(vec!["tls".to_owned(), "raw_buffer".to_owned()]);
     (option::of(any::<u16>()), vec(range, 0..3), vec(server, 0..3), option::of(transport), vec(name(), 0..3))
@@ -108,7 +117,61 @@ fn http() -> Of<HttpConnectionManager> {
 fn filters() -> Of<HttpFilters> {
     let cors = any::<bool>().prop_map(|disabled| Placed { config: (), disabled });
     let fault = (fault(), any::<bool>()).prop_map(|(config, disabled)| Box::new(Placed { config, disabled }));
-    (option::of(cors), option::of(fault)).prop_map(|(cors, fault)| HttpFilters { cors, fault }).boxed()
+    (option::of(cors), vec(rules(), 0..2), option::of(fault))
+        .prop_map(|(cors, authorization, fault)| HttpFilters { cors, authorization, fault })
+        .boxed()
+}
+
+fn rules() -> Of<Rules> {
+    let policy = (vec(permission(), 1..3), vec(principal(), 1..3));
+    (any::<bool>(), btree_map("[a-z]{1,8}", policy, 0..3))
+        .prop_map(|(allow, policies)| Rules {
+            action: if allow { RuleAction::Allow } else { RuleAction::Deny },
+            policies: policies
+                .into_iter()
+                .map(|(name, (permissions, principals))| Policy { name, permissions, principals })
+                .collect(),
+        })
+        .boxed()
+}
+
+fn permission() -> Of<Permission> {
+    let leaf = prop_oneof![
+        Just(Permission::Any),
+        header_match().prop_map(Permission::Header),
+        string_match().prop_map(Permission::Path),
+        address_range().prop_map(Permission::DestinationAddress),
+        (0u32..60_000, 1u32..5_000)
+            .prop_map(|(start, length)| Permission::DestinationPort(start..start + length)),
+        string_match().prop_map(Permission::ServerName),
+    ];
+    leaf.prop_recursive(3, 8, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 1..3).prop_map(Permission::All),
+            vec(inner.clone(), 1..3).prop_map(Permission::OneOf),
+            inner.prop_map(|inner| Permission::Not(Box::new(inner))),
+        ]
+    })
+    .boxed()
+}
+
+fn principal() -> Of<Principal> {
+    let leaf = prop_oneof![
+        Just(Principal::Any),
+        option::of(string_match()).prop_map(Principal::Authenticated),
+        address_range().prop_map(Principal::DirectAddress),
+        address_range().prop_map(Principal::ClientAddress),
+        header_match().prop_map(Principal::Header),
+        string_match().prop_map(Principal::Path),
+    ];
+    leaf.prop_recursive(3, 8, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 1..3).prop_map(Principal::All),
+            vec(inner.clone(), 1..3).prop_map(Principal::OneOf),
+            inner.prop_map(|inner| Principal::Not(Box::new(inner))),
+        ]
+    })
+    .boxed()
 }
 
 fn network() -> Of<Network> {
@@ -125,7 +188,9 @@ pub(super) fn listener() -> Of<Listener> {
     let direction = select(vec![Direction::Unspecified, Direction::Inbound, Direction::Outbound]);
     let default_chain =
         option::of(chain().prop_map(|chain| FilterChain { condition: ChainMatch::default(), ..chain }));
-    let inspect = any::<(bool, bool)>().prop_map(|(tls, http)| Inspection { tls, http });
+    let header = any::<bool>().prop_map(|optional| ProxyHeader { optional });
+    let inspect = (option::of(header), any::<(bool, bool)>())
+        .prop_map(|(proxy_protocol, (tls, http))| Inspection { proxy_protocol, tls, http });
     let address = any::<(std::net::IpAddr, u16)>().prop_map(Into::into);
     (name(), address, inspect, vec(chain(), 0..3), default_chain, direction, described())
         .prop_map(|(name, address, inspect, chains, default_chain, direction, (metadata, provenance))| {

@@ -242,13 +242,12 @@ fn what_a_listener_cannot_do_is_refused_by_field() {
 #[test]
 fn what_a_route_cannot_do_is_refused_by_field() {
     type Change = fn(&mut route::Route, &mut route::RouteAction);
-    let cases: [(Change, &str); 13] = [
+    let cases: [(Change, &str); 12] = [
         (|_, a| a.hash_policy.push(Default::default()), ".route.hash_policy[0]: "),
         (|_, a| a.request_mirror_policies.push(Default::default()), ".route.request_mirror_policies[0]: "),
         (|_, a| a.rate_limits.push(Default::default()), ".route.rate_limits: "),
         (|_, a| a.retry_policy_typed_config = Some(Default::default()), ".route.retry_policy_typed_config: "),
         (|_, a| a.path_rewrite_policy = Some(Default::default()), ".route.path_rewrite_policy: "),
-        (|_, a| a.metadata_match = Some(Default::default()), ".route.metadata_match: "),
         (|_, a| a.cluster_specifier = None, ".route: no cluster is named"),
         (
             |_, a| {

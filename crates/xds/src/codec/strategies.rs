@@ -83,7 +83,7 @@ pub(super) fn string_match() -> Of<StringMatch> {
         .boxed()
 }
 
-fn header_match() -> Of<HeaderMatch> {
+pub(super) fn header_match() -> Of<HeaderMatch> {
     let test = prop_oneof![
         any::<bool>().prop_map(HeaderTest::Present),
         string_match().prop_map(HeaderTest::Value),

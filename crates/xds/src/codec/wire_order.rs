@@ -24,6 +24,9 @@ static VIRTUAL_HOST: Shape = Shape { maps: &[15], fields: &[(3, &ROUTE)] };
 pub(crate) static ROUTES: Shape = Shape { maps: &[16], fields: &[(2, &VIRTUAL_HOST)] };
 pub(crate) static HTTP: Shape = Shape { maps: &[], fields: &[(4, &ROUTES)] };
 
+static RULES: Shape = Shape { maps: &[2], fields: &[] };
+pub(crate) static RBAC: Shape = Shape { maps: &[], fields: &[(1, &RULES)] };
+
 static LOG_FORMAT: Shape = Shape { maps: &[], fields: &[(2, &STRUCT)] };
 pub(crate) static FILE_ACCESS_LOG: Shape = Shape { maps: &[], fields: &[(5, &LOG_FORMAT)] };
 pub(crate) static LISTENER: Shape = Shape { maps: &[], fields: &[(6, &METADATA)] };
