@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 ROWS = {
     "b1": ("HTTP/1.1 small, 64 connections, lean", scenarios.b1_http1, "cpu_us",
            [("ieum", "envoy", 0.48, 0.36), ("ieum", "nginx", 1.10, 0.90)]),
+    "b2": ("the same, mesh profile", scenarios.b2_mesh, "cpu_us", [("ieum", "envoy", 0.45, 0.30)]),
     "b3": ("HTTP/2, 8 connections x 16 streams", scenarios.b3_http2, "cpu_us", [("ieum", "envoy", 0.40, 0.25)]),
     "b4": ("HTTP/1.1, mutual TLS hop, HTTP/1.1", scenarios.b4_mtls_hop, "cpu_us", [("ieum", "envoy", 0.45, 0.30)]),
     "b5": ("full mutual TLS 1.3 handshake, P-256", scenarios.b5_handshakes, "cpu_us", [("ieum", "envoy", 0.75, 0.60)]),
@@ -41,7 +42,7 @@ ROWS = {
              ("rss MB", None, 250, 120)]),
     "b10": ("1 MB bodies", scenarios.b10_bulk, "cpu_us", [("ieum", "envoy", 1.0, 0.8)]),
 }
-SMOKE = ["b1", "b3", "b4", "b8"]
+SMOKE = ["b1", "b2", "b3", "b4", "b8"]
 
 
 def main():

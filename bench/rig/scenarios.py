@@ -69,6 +69,37 @@ def b1_http1(bench):
         return measure(list(started), bench.rounds, once, control="nginx")
 
 
+def b2_mesh(bench):
+    """HTTP/1.1 in the mesh profile: an authorization rule, metrics with the standard labels, a JSON access log to a file,
+    1,000 routes. The same bootstrap for both."""
+    with ExitStack() as stack:
+        backend, app = peers.start_backend(LOAD_CPU, bench.folder)
+        stack.callback(backend.stop)
+        routes = [{"name": f"r{n}", **envoy.route(f"/service/{n}/", "app")} for n in range(1000)]
+        started = {}
+        for name, start in (("envoy", peers.start_envoy), ("ieum", peers.start_ieum)):
+            port, admin = free_port(), free_port()
+            log = bench.folder / f"{name}.access.log"
+            manager = envoy.manager(routes, filters=[envoy.rbac(), envoy.standard_metrics()], logs=[envoy.json_log(log)])
+            config = envoy.bootstrap([envoy.listener("in", port, manager)], [envoy.cluster("app", app)], admin)
+            process = start(config, port, admin, PROXY_CPU, bench.folder, f"{name}-mesh")
+            stack.callback(process.stop)
+            started[name] = (process, port, log)
+
+        def once(peer):
+            process, port, log = started[peer]
+            url = f"http://127.0.0.1:{port}/service/500/items"
+            sample = cost(process, lambda: wrk(url, bench.seconds, 64, LOAD_CPU, bench.folder))
+            if log.stat().st_size < 100 * sample["requests"]:
+                time.sleep(1)
+            lines = log.stat().st_size
+            log.open("w").close()
+            if lines < 100 * sample["requests"]:
+                raise RuntimeError(f"{peer} wrote {lines} bytes of log for {sample['requests']} requests")
+            return sample
+        return measure(list(started), bench.rounds, once, control="envoy")
+
+
 def b3_http2(bench):
     """HTTP/2 both ways, 8 connections of 16 streams."""
     with ExitStack() as stack:
