@@ -1,6 +1,6 @@
 # What people and CI run. Needs a Rust toolchain (https://rustup.rs) and make.
 
-.PHONY: help build demo check test fmt peers
+.PHONY: help build demo check test fmt peers release bench bench-smoke bench-peers
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -31,3 +31,19 @@ test: peers ## formatting, lints and all tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test --workspace
+
+release: ## build the fastest `ieum` into target/release/ (takes minutes)
+	cargo build --release --bin ieum
+
+bench-peers: peers ## install the programs that the benchmarks compare with
+	@for tool in nginx haproxy wrk h2load nghttpd taskset openssl; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ]; then \
+		apt-get install -y --no-install-recommends nginx haproxy wrk nghttp2-client nghttp2-server util-linux openssl || \
+		{ echo "make bench needs:$$missing; on Debian: apt-get install nginx haproxy wrk nghttp2-client nghttp2-server" >&2; exit 1; }; \
+	fi
+
+bench: bench-peers release ## measure Ieum beside Envoy, nginx and HAProxy; writes bench/REPORT.md (about 30 min)
+	python3 bench/run.py
+
+bench-smoke: bench-peers release ## the main rows, short (about 90 s)
+	python3 bench/run.py --smoke
