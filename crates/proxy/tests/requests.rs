@@ -96,6 +96,47 @@ fn a_retried_request_is_sent_again_with_its_whole_body() {
 }
 
 #[test]
+fn a_body_that_goes_on_after_the_answer_began_is_sent_once() {
+    in_time(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let upstream = spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut seen = Vec::new();
+            while !seen.ends_with(b"one\r\n") {
+                stream.read_buf(&mut seen).await.unwrap();
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no").await.unwrap();
+            while !seen.ends_with(b"0\r\n\r\n") {
+                stream.read_buf(&mut seen).await.unwrap();
+            }
+            stream.write_all(b"k").await.unwrap();
+            seen
+        });
+        let conditions = RetryConditions::parse("connect-failure").0;
+        let policy = RetryPolicy { conditions, retries: 2, ..RetryPolicy::default() };
+        let forward = Forward { retry: Some(policy), ..to("a") };
+        let proxy =
+            Proxy::new(vec![route("/", Action::Forward(Box::new(forward)))], vec![cluster("a", &[address])]);
+        let mut client = proxy.connect();
+        let head = "POST / HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n";
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        for more in ["3\r\ntwo\r\n", "5\r\nthree\r\n", "0\r\n\r\n"] {
+            while !answer.ends_with(b"\r\n\r\no") {
+                client.read_buf(&mut answer).await.unwrap();
+            }
+            client.write_all(more.as_bytes()).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let seen = upstream.await.unwrap();
+        let body = String::from_utf8_lossy(&seen).split_once("\r\n\r\n").unwrap().1.to_owned();
+        let pieces: Vec<&str> = body.split("\r\n").filter(|line| line.len() > 1).collect();
+        assert_eq!(pieces.concat(), "onetwothree", "{body:?}");
+    });
+}
+
+#[test]
 fn the_last_answer_is_passed_on_when_no_try_is_left() {
     in_time(async {
         let upstream = Upstream::start(|_, _| status(503)).await;

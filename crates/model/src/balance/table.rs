@@ -158,6 +158,11 @@ impl Table {
         part.positions.get(at).copied()
     }
 
+    /// Positions of all that may be used.
+    pub fn positions(&self) -> impl Iterator<Item = u32> {
+        self.shares.iter().flat_map(|share| &share.parts).flat_map(|part| part.positions.iter().copied())
+    }
+
     /// Number of endpoints that may be picked.
     pub fn usable(&self) -> usize {
         self.shares.iter().flat_map(|share| &share.parts).map(|part| part.positions.len()).sum()

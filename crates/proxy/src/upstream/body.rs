@@ -204,7 +204,7 @@ impl Replay {
         Outgoing::Fed(fed)
     }
 
-    /// No try will follow: what was kept is let go as it is sent, and nothing more is kept.
+    /// No try will follow: what was kept is let go once it is sent, and nothing more is kept.
     pub fn stop_keeping(&self) {
         let mut shared = self.shared.borrow_mut();
         shared.overflowed = true;
@@ -276,6 +276,10 @@ impl Streamed {
             self.next += 1;
             return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
         }
+        if shared.overflowed {
+            shared.kept.clear();
+            self.next = 0;
+        }
         let Some(source) = shared.source.as_mut().filter(|_| !shared.ended) else {
             return Poll::Ready(match (&shared.trailers, self.sent_trailers) {
                 (Some(trailers), false) => {
@@ -297,10 +301,10 @@ impl Streamed {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     self.tally.bytes.set(self.tally.bytes.get() + data.len() as u64);
-                    let kept_before = shared.kept.len();
                     shared.keep(data);
                     shared.feeds.iter().for_each(|feed| feed.push(data));
-                    self.next = if shared.kept.len() > kept_before { self.next + 1 } else { 0 };
+                    // All that is kept is sent by now, this included.
+                    self.next = shared.kept.len();
                 } else if let Some(trailers) = frame.trailers_ref() {
                     shared.trailers = Some(trailers.clone());
                     self.sent_trailers = true;
