@@ -152,7 +152,7 @@ fn decode_proxy_protocol(
     fields!(place, config => proxy_protocol::v3::ProxyProtocol {
         honoured: allow_requests_without_proxy_protocol;
         // What stands behind the addresses is passed on to nobody.
-        ignored: stat_prefix, pass_through_tlvs;
+        ignored: stat_prefix, pass_through_tlvs, tlv_location;
         refused: rules, disallowed_versions;
     });
     Ok(ProxyHeader { optional: *allow_requests_without_proxy_protocol })
