@@ -151,15 +151,19 @@ impl Guest {
         let mut stream = Prefixed::with(first, stream);
         match &chain.network {
             NetworkState::Http(http) => {
+                let lifetime = Lifetime::of(&http.manager);
                 let protocol = match (http.manager.codec, protocol) {
                     (Codec::Http1, _) => Some(Protocol::Http1),
                     (Codec::Http2, _) => Some(Protocol::Http2),
                     (Codec::Auto, Some(protocol)) => Some(protocol),
-                    (Codec::Auto, None) => Box::pin(sniff(&mut visit, http, &mut stream)).await,
+                    (Codec::Auto, None) => {
+                        let limit = lifetime.idle_limit(&http.manager);
+                        Box::pin(sniff(&mut visit, limit, &mut stream)).await
+                    }
                 };
                 match protocol {
-                    Some(Protocol::Http1) => http1::serve(&mut visit, http, stream).await,
-                    Some(Protocol::Http2) => Box::pin(http2::serve(&mut visit, http, stream)).await,
+                    Some(Protocol::Http1) => http1::serve(&mut visit, http, lifetime, stream).await,
+                    Some(Protocol::Http2) => Box::pin(http2::serve(&mut visit, http, lifetime, stream)).await,
                     None => {}
                 }
             }
@@ -172,11 +176,15 @@ impl Guest {
 }
 
 /// HTTP's version by its first bytes; `None` when they do not come.
-async fn sniff(visit: &mut Visit, http: &HttpState, stream: &mut Prefixed<Stream>) -> Option<Protocol> {
+async fn sniff(
+    visit: &mut Visit,
+    limit: Option<Duration>,
+    stream: &mut Prefixed<Stream>,
+) -> Option<Protocol> {
     let is_http2 = tokio::select! {
         sniffed = inspect::is_http2(stream) => sniffed.ok()?,
         () = visit.stage.reached(Stage::Closing) => return None,
-        () = sleep_or_never(http.manager.idle_timeout) => return None,
+        () = sleep_or_never(limit) => return None,
     };
     Some(if is_http2 { Protocol::Http2 } else { Protocol::Http1 })
 }
@@ -205,10 +213,10 @@ struct Lifetime {
 
 impl Lifetime {
     /// Begins now.
-    fn of(_manager: &HttpConnectionManager) -> Self {
+    fn of(manager: &HttpConnectionManager) -> Self {
         Self {
-            end: None,
-            requests: u64::MAX,
+            end: manager.max_connection_duration.and_then(|limit| Instant::now().checked_add(limit)),
+            requests: manager.max_requests_per_connection.map_or(u64::MAX, u64::from),
         }
     }
 

@@ -125,13 +125,7 @@ fn http(text: &str) -> Network {
 }
 
 fn tcp(cluster: &str) -> Network {
-    let weighted = WeightedCluster {
-        cluster: cluster.into(),
-        weight: 1,
-        request_headers: Default::default(),
-        response_headers: Default::default(),
-        host_rewrite: None,
-    };
+    let weighted = WeightedCluster { cluster: cluster.into(), weight: 1, ..WeightedCluster::default() };
     Network::Tcp(TcpProxy { stat_prefix: "t".into(), clusters: vec![weighted], ..TcpProxy::default() })
 }
 
@@ -539,7 +533,7 @@ fn no_bytes_bring_a_thread_down() {
         let mut plain = chain("plain", http("hello"));
         plain.condition.transport_protocol = Some("raw_buffer".into());
         let mut inspected = listener("web", vec![plain]);
-        inspected.inspect = Inspection { tls: true, http: true };
+        inspected.inspect = Inspection { tls: true, http: true, ..Inspection::default() };
         let proxy = Proxy::start(1, vec![inspected], vec![]);
         let mut random = 7u64;
         let mut byte = || {
@@ -564,5 +558,70 @@ fn no_bytes_bring_a_thread_down() {
         }
         assert!(say(&proxy, "GET / HTTP/1.0\r\n\r\n").await.ends_with("hello"));
         proxy.counts("ieum_panics_total", 0).await;
+    });
+}
+
+#[test]
+fn a_connection_lives_as_long_as_its_listener_says() {
+    in_time(async {
+        let mut limited = http("hello");
+        if let Network::Http(manager) = &mut limited {
+            manager.max_requests_per_connection = Some(2);
+            manager.request_headers_timeout = Some(Duration::from_millis(50));
+        }
+        let proxy = Proxy::start(1, vec![listener("web", vec![chain("main", limited)])], vec![]);
+        let text = say(&proxy, &GET.repeat(3)).await;
+        assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2, "{text}");
+        assert_eq!(text.matches("connection: close").count(), 1, "{text}");
+        let text = say(&proxy, "GET / HTTP/1.1\r\nho").await;
+        assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
+        assert!(text.contains("x-ieum-reason: request_header_timeout\r\n"), "{text}");
+
+        let mut short = http("hello");
+        if let Network::Http(manager) = &mut short {
+            manager.max_connection_duration = Some(Duration::from_millis(50));
+        }
+        proxy.configure(vec![listener("web", vec![chain("main", short)])], vec![]);
+        assert_eq!(say(&proxy, "").await, "", "it is closed while it rests");
+
+        let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut passing = tcp("a");
+        if let Network::Tcp(proxy) = &mut passing {
+            proxy.max_duration = Some(Duration::from_millis(50));
+        }
+        let clusters = vec![cluster("a", &[upstream.local_addr().unwrap()])];
+        proxy.configure(vec![listener("web", vec![chain("main", passing)])], clusters);
+        let mut client = proxy.connect("web").await;
+        let (mut endpoint, _) = upstream.accept().await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(rest(&mut endpoint).await, "x");
+        assert_eq!(rest(&mut client).await, "");
+    });
+}
+
+#[test]
+fn what_a_load_balancer_says_of_a_connection_counts_as_its_ends() {
+    in_time(async {
+        let mut proxied = listener("web", vec![chain("main", http("hello"))]);
+        proxied.inspect.proxy_protocol = Some(ProxyHeader { optional: false });
+        let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let cluster = cluster("a", &[upstream.local_addr().unwrap()]);
+        if let Network::Http(manager) = &mut proxied.chains[0].network {
+            manager.edge = true;
+        }
+        let proxy = Proxy::start(1, vec![proxied], vec![cluster]);
+        let mut client = proxy.connect("web").await;
+        let told = b"PROXY TCP4 10.1.2.3 10.0.0.2 1000 80\r\nGET /to-a HTTP/1.1\r\nhost: a\r\n\r\n";
+        client.write_all(told).await.unwrap();
+        let (mut endpoint, _) = upstream.accept().await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") {
+            seen.push(endpoint.read_u8().await.unwrap());
+        }
+        let seen = String::from_utf8(seen).unwrap();
+        assert!(seen.contains("x-forwarded-for: 10.1.2.3\r\n"), "{seen}");
+        assert_eq!(say(&proxy, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await, "", "it is closed");
+        let series = "ieum_connections_refused_total{listener=\"web\",reason=\"bad_proxy_protocol\"}";
+        proxy.counts(series, 1).await;
     });
 }

@@ -45,8 +45,12 @@ enum Turn {
 }
 
 /// Serves the requests on `stream`.
-pub(super) async fn serve<IO>(visit: &mut Visit, http: &Arc<HttpState>, stream: Prefixed<IO>)
-where
+pub(super) async fn serve<IO>(
+    visit: &mut Visit,
+    http: &Arc<HttpState>,
+    lifetime: Lifetime,
+    stream: Prefixed<IO>,
+) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (first, stream) = stream.into_parts();
@@ -54,7 +58,6 @@ where
     let ledger = Arc::new(Ledger::default());
     let context = visit.context(http, Some(gate.clone()));
     let hold = Hold::new(stream, first, ledger.clone(), gate);
-    let lifetime = Lifetime::of(&http.manager);
     while await_request(visit, lifetime.idle_limit(&http.manager), &hold).await {
         let turn = Box::pin(take_turn(visit, http, &hold, &context, &ledger, lifetime)).await;
         if let Turn::Over = turn {
@@ -98,7 +101,8 @@ where
         ledger.call();
         async move {
             let asked = Asked::of(&request);
-            let answer = request::serve(&context, request).await;
+            // Boxed: what holds this future moves it about, and it is large.
+            let answer = Box::pin(request::serve(&context, request)).await;
             let is_leaving = stage.now() >= Stage::Leaving || lifetime.is_over(ledger.calls());
             Ok::<_, Infallible>(complete(answer, asked, is_leaving, &context, ledger))
         }
@@ -106,7 +110,7 @@ where
     let mut connection = builder().serve_connection(TokioIo::new(hold.link()), service).with_upgrades();
     let mut connection = Pin::new(&mut connection);
     let mut calls = ledger.calls();
-    let head_time = HEAD_TIME;
+    let head_time = http.manager.request_headers_timeout.unwrap_or(HEAD_TIME);
     let tick_time = TICK.min(head_time);
     let mut tick = std::pin::pin!(sleep_until(Instant::now() + tick_time));
     let mut is_closing = false;

@@ -44,11 +44,10 @@ const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs
 const TICK: Duration = Duration::from_secs(5);
 
 /// Serves the requests on `stream`.
-pub(super) async fn serve<IO>(visit: &mut Visit, http: &Arc<HttpState>, stream: IO)
+pub(super) async fn serve<IO>(visit: &mut Visit, http: &Arc<HttpState>, lifetime: Lifetime, stream: IO)
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let lifetime = Lifetime::of(&http.manager);
     let context = visit.context(http, None);
     let streams = Rc::new(Streams::default());
     let (counted, refusals) = (streams.clone(), visit.refusals(http));
@@ -58,7 +57,8 @@ where
         async move {
             let answer = match request.headers().len() > HEADER_FIELDS {
                 true => too_many_fields(&refusals),
-                false => request::serve(&context, request).await,
+                // Boxed: what holds this future moves it about, and it is large.
+                false => Box::pin(request::serve(&context, request)).await,
             };
             Ok::<_, Infallible>(answer.map(|body| Answered::new(body, open)))
         }
