@@ -96,11 +96,16 @@ fn print_text(diagnostics: &[Diagnostic], files: &[SourceFile], resources: usize
         }
     }
     println!(
-        "{} files, {resources} resources: {} errors, {} warnings",
-        files.len(),
-        count(diagnostics, Severity::Error),
-        count(diagnostics, Severity::Warning)
+        "{}, {}: {}, {}",
+        counted(files.len(), "file"),
+        counted(resources, "resource"),
+        counted(count(diagnostics, Severity::Error), "error"),
+        counted(count(diagnostics, Severity::Warning), "warning")
     );
+}
+
+fn counted(number: usize, of: &str) -> String {
+    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
 }
 
 fn report(diagnostic: &Diagnostic, text: Option<&Arc<str>>) -> Report {

@@ -8,7 +8,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// Run a proxy: a sidecar or a gateway, as an Envoy v3 bootstrap and its control plane say.
+///
+/// Static resources and ADS, delta or state-of-the-world, from ours or any other control plane. What a bootstrap asks for
+/// and the proxy cannot do ends it with file, line and field; over ADS such a resource is refused and the last good one
+/// stays. SIGTERM or Ctrl-C drains and ends. Exit code: 0 stopped, 1 cannot run, 2 usage.
 #[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    ieum proxy --bootstrap envoy.yaml\n  \
+    ieum proxy -c envoy.yaml --state-dir .state   starts from the last good configuration\n  \
+    curl -s 127.0.0.1:15000/help                  where the bootstrap's admin address is that")]
 pub(crate) struct Proxy {
     /// Envoy v3 bootstrap, YAML or JSON.
     #[arg(long, short = 'c', value_name = "FILE")]

@@ -37,7 +37,7 @@ fn clean_files_exit_with_0() {
     let folder = folder(GOOD);
     let output = check(&["."], folder.path());
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert!(String::from_utf8(output.stdout).unwrap().contains("1 files, 1 resources: 0 errors, 0 warnings"));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("1 file, 1 resource: 0 errors, 0 warnings"));
 }
 
 #[test]

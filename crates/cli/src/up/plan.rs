@@ -301,11 +301,8 @@ fn setting(variable: &EnvironmentVariable) -> Option<(String, Setting)> {
 
 fn program(container: &Container, command: &[String]) -> Program {
     let tcp = container.ports.iter().filter(|port| port.protocol == Transport::Tcp);
-    let ports = tcp.map(|port| Port {
-        number: port.container_port,
-        name: port.name.clone(),
-        is_declared: true,
-    });
+    let ports =
+        tcp.map(|port| Port { number: port.container_port, name: port.name.clone(), is_declared: true });
     Program {
         name: container.name.clone(),
         command: command.to_vec(),
