@@ -1,7 +1,7 @@
 //! The filter `envoy.filters.http.rbac`: rules that a request must pass.
 
 use super::place::{Decoded, Place, fields};
-use super::{headers, listener, text, wire_order};
+use super::{headers, text, value, wire_order};
 use envoy_types::pb::envoy::config::rbac::v3 as proto;
 use envoy_types::pb::envoy::extensions::filters::http::rbac::v3::Rbac as Filter;
 use envoy_types::pb::envoy::r#type::matcher::v3::{PathMatcher, StringMatcher, path_matcher};
@@ -102,7 +102,7 @@ fn decode_permission(place: &Place<'_>, permission: &proto::Permission, depth: u
         }
         Some(Rule::UrlPath(path)) => Permission::Path(decode_path(&place.field("url_path"), path)?),
         Some(Rule::DestinationIp(range)) => {
-            Permission::DestinationAddress(listener::decode_range(&place.field("destination_ip"), range)?)
+            Permission::DestinationAddress(value::decode_range(&place.field("destination_ip"), range)?)
         }
         Some(Rule::DestinationPort(port)) => Permission::DestinationPort(*port..port.saturating_add(1)),
         Some(Rule::DestinationPortRange(range)) => {
@@ -145,13 +145,13 @@ fn decode_principal(place: &Place<'_>, principal: &proto::Principal, depth: u32)
             Principal::Authenticated(name.transpose()?)
         }
         Some(Identifier::SourceIp(range)) => {
-            Principal::DirectAddress(listener::decode_range(&place.field("source_ip"), range)?)
+            Principal::DirectAddress(value::decode_range(&place.field("source_ip"), range)?)
         }
         Some(Identifier::DirectRemoteIp(range)) => {
-            Principal::DirectAddress(listener::decode_range(&place.field("direct_remote_ip"), range)?)
+            Principal::DirectAddress(value::decode_range(&place.field("direct_remote_ip"), range)?)
         }
         Some(Identifier::RemoteIp(range)) => {
-            Principal::ClientAddress(listener::decode_range(&place.field("remote_ip"), range)?)
+            Principal::ClientAddress(value::decode_range(&place.field("remote_ip"), range)?)
         }
         Some(Identifier::Header(header)) => {
             Principal::Header(headers::decode_match(&place.field("header"), header)?)
@@ -207,7 +207,7 @@ fn encode_permission(permission: &Permission) -> proto::Permission {
         Permission::Not(inner) => Rule::NotRule(Box::new(encode_permission(inner))),
         Permission::Header(header) => Rule::Header(headers::encode_match(header)),
         Permission::Path(path) => Rule::UrlPath(encode_path(path)),
-        Permission::DestinationAddress(range) => Rule::DestinationIp(listener::encode_range(range)),
+        Permission::DestinationAddress(range) => Rule::DestinationIp(value::encode_range(range)),
         Permission::DestinationPort(ports) if ports.len() == 1 => Rule::DestinationPort(ports.start),
         Permission::DestinationPort(ports) => {
             Rule::DestinationPortRange(Int32Range { start: port(ports.start), end: port(ports.end) })
@@ -227,8 +227,8 @@ fn encode_principal(principal: &Principal) -> proto::Principal {
         Principal::Authenticated(name) => Identifier::Authenticated(Authenticated {
             principal_name: name.as_ref().map(text::encode_string_match),
         }),
-        Principal::DirectAddress(range) => Identifier::DirectRemoteIp(listener::encode_range(range)),
-        Principal::ClientAddress(range) => Identifier::RemoteIp(listener::encode_range(range)),
+        Principal::DirectAddress(range) => Identifier::DirectRemoteIp(value::encode_range(range)),
+        Principal::ClientAddress(range) => Identifier::RemoteIp(value::encode_range(range)),
         Principal::Header(header) => Identifier::Header(headers::encode_match(header)),
         Principal::Path(path) => Identifier::UrlPath(encode_path(path)),
     };

@@ -3,18 +3,17 @@
 use super::place::{Decoded, Place, fields};
 use super::value::{self, flag, flag_or, pack, type_name};
 use super::{http, network, transport};
-use envoy_types::pb::envoy::config::core::v3::{CidrRange, TrafficDirection};
+use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
 use envoy_types::pb::envoy::config::listener::v3 as proto;
 use envoy_types::pb::envoy::extensions::filters::listener::{http_inspector, proxy_protocol, tls_inspector};
 use envoy_types::pb::google::protobuf::Any;
 use model::endpoint::EndpointAddress;
 use model::listener::{
-    AddressRange, ChainMatch, Direction, FilterChain, HttpConnectionManager, Inspection, Listener, Network,
-    ProxyHeader,
+    ChainMatch, Direction, FilterChain, HttpConnectionManager, Inspection, Listener, Network, ProxyHeader,
 };
 use proto::filter_chain_match::ConnectionSourceType;
 use proto::listener_filter::ConfigType;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 const TLS_INSPECTOR: &str = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
 const PROXY_PROTOCOL: &str = "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol";
@@ -186,7 +185,7 @@ fn decode_condition(place: &Place<'_>, condition: &proto::FilterChainMatch) -> D
         return Err(place.field("source_type").unsupported("choosing by where a connection comes from"));
     }
     let port = destination_port.map(|p| value::decode_port(&place.field("destination_port"), p.value));
-    let range = |(i, range)| decode_range(&place.item("prefix_ranges", i), range);
+    let range = |(i, range)| value::decode_range(&place.item("prefix_ranges", i), range);
     for (i, name) in server_names.iter().enumerate() {
         let rest = name.strip_prefix("*.").unwrap_or(name);
         if rest.is_empty() || rest.contains('*') {
@@ -205,18 +204,6 @@ fn decode_condition(place: &Place<'_>, condition: &proto::FilterChainMatch) -> D
         transport_protocol: (!transport_protocol.is_empty()).then(|| transport_protocol.clone()),
         application_protocols: application_protocols.clone(),
     })
-}
-
-pub(crate) fn decode_range(place: &Place<'_>, range: &CidrRange) -> Decoded<AddressRange> {
-    let Ok(address) = range.address_prefix.parse::<IpAddr>() else {
-        let place = place.field("address_prefix");
-        return Err(place.error(format_args!("`{}` is not an IP address", range.address_prefix)));
-    };
-    let widest = if address.is_ipv4() { 32 } else { 128 };
-    match range.prefix_len.map_or(0, |len| len.value) {
-        len if len <= widest => Ok(AddressRange { address, prefix_length: len as u8 }),
-        len => Err(place.field("prefix_len").error(format_args!("{len} is more than {widest}"))),
-    }
 }
 
 pub(crate) fn encode(listener: &Listener) -> proto::Listener {
@@ -298,17 +285,10 @@ fn encode_chain(chain: &FilterChain) -> proto::FilterChain {
     }
 }
 
-pub(crate) fn encode_range(range: &AddressRange) -> CidrRange {
-    CidrRange {
-        address_prefix: range.address.to_string(),
-        prefix_len: value::encode_number(range.prefix_length.into()),
-    }
-}
-
 fn encode_condition(condition: &ChainMatch) -> proto::FilterChainMatch {
     proto::FilterChainMatch {
         destination_port: condition.destination_port.and_then(|port| value::encode_number(port.into())),
-        prefix_ranges: condition.destinations.iter().map(encode_range).collect(),
+        prefix_ranges: condition.destinations.iter().map(value::encode_range).collect(),
         server_names: condition.server_names.clone(),
         transport_protocol: condition.transport_protocol.clone().unwrap_or_default(),
         application_protocols: condition.application_protocols.clone(),

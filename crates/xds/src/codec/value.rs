@@ -4,6 +4,7 @@
 use super::place::{Decoded, Place, fields};
 use envoy_types::pb::envoy::config::core::v3 as proto;
 use envoy_types::pb::google::protobuf::{self, Any, BoolValue, ListValue, Struct, UInt32Value, value::Kind};
+use model::address::AddressRange;
 use model::endpoint::EndpointAddress;
 use model::metadata::{Metadata, Value};
 use model::provenance::{NAMESPACE, Provenance};
@@ -273,4 +274,23 @@ fn encode_value(value: &Value) -> protobuf::Value {
         Value::Struct(inner) => Kind::StructValue(encode_struct(inner)),
     };
     protobuf::Value { kind: Some(kind) }
+}
+
+pub(crate) fn decode_range(place: &Place<'_>, range: &proto::CidrRange) -> Decoded<AddressRange> {
+    let Ok(address) = range.address_prefix.parse::<IpAddr>() else {
+        let place = place.field("address_prefix");
+        return Err(place.error(format_args!("`{}` is not an IP address", range.address_prefix)));
+    };
+    let widest = if address.is_ipv4() { 32 } else { 128 };
+    match range.prefix_len.map_or(0, |len| len.value) {
+        len if len <= widest => Ok(AddressRange { address, prefix_length: len as u8 }),
+        len => Err(place.field("prefix_len").error(format_args!("{len} is more than {widest}"))),
+    }
+}
+
+pub(crate) fn encode_range(range: &AddressRange) -> proto::CidrRange {
+    proto::CidrRange {
+        address_prefix: range.address.to_string(),
+        prefix_len: encode_number(range.prefix_length.into()),
+    }
 }
