@@ -79,13 +79,10 @@ impl Affinity {
 }
 
 /// The hash of a header's values.
-pub fn hash_values<'v>(values: impl Iterator<Item = &'v [u8]> + Clone) -> Option<u64> {
-    let mut rest = values.clone();
-    let first = rest.next()?;
-    if rest.next().is_none() {
-        return Some(xx_hash(first, 0));
-    }
-    let mut sorted: Vec<&[u8]> = values.collect();
+pub fn hash_values<'v>(mut values: impl Iterator<Item = &'v [u8]>) -> Option<u64> {
+    let first = values.next()?;
+    let Some(second) = values.next() else { return Some(xx_hash(first, 0)) };
+    let mut sorted: Vec<&[u8]> = [first, second].into_iter().chain(values).collect();
     sorted.sort_unstable();
     Some(sorted.into_iter().fold(0, |seed, value| xx_hash(value, seed)))
 }

@@ -100,10 +100,30 @@ pub struct FailureShare {
 pub enum Verdict {
     /// It answered with this status.
     Answered(u16),
-    /// No connection could be made, in time or at all.
-    NotConnected,
-    /// It broke off, or did not answer in time.
+    /// No connection could be made, or it broke off.
     Broken,
+    /// It did not answer in time.
+    TimedOut,
+}
+
+impl Verdict {
+    /// A gRPC answer, whose HTTP status says nothing: the status that goes with `grpc-status`.
+    pub fn of_grpc(status: u32) -> Self {
+        Self::Answered(match status {
+            0 => 200,
+            1 => 499,
+            3 | 9 | 11 => 400,
+            4 => 504,
+            5 => 404,
+            6 | 10 => 409,
+            7 => 403,
+            8 => 429,
+            12 => 501,
+            14 => 503,
+            16 => 401,
+            _ => 500,
+        })
+    }
 }
 
 /// Why an endpoint is ejected.
@@ -164,8 +184,8 @@ impl Tally {
                 count(&self.locals, false);
                 return reached(&self.local, rule.consecutive_local);
             }
-            Verdict::NotConnected => 503,
-            Verdict::Broken => 500,
+            Verdict::Broken => 503,
+            Verdict::TimedOut => 504,
         };
         let is_error = (500..600).contains(&status);
         count(&self.answers, !is_error);

@@ -39,7 +39,7 @@ fn local_failures_count_as_server_errors_unless_they_are_split_off() {
     let five = |rule: &OutlierDetection| {
         let tally = Tally::default();
         for _ in 0..5 {
-            tally.record(Verdict::NotConnected, rule);
+            tally.record(Verdict::Broken, rule);
         }
         reasons(&tally, rule)
     };

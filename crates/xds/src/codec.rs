@@ -19,6 +19,7 @@ mod endpoint;
 mod filter;
 mod forward;
 mod headers;
+mod health;
 mod http;
 mod limits;
 mod listener;

@@ -23,7 +23,10 @@ fn what_a_cluster_cannot_do_is_refused_by_field() {
     type Change = fn(&mut cluster::Cluster);
     let cases: [(Change, &str); 8] = [
         (|c| c.lb_policy = 7, "lb_policy: LOAD_BALANCING_POLICY_CONFIG is not supported"),
-        (|c| c.health_checks.push(Default::default()), "health_checks: "),
+        (
+            |c| c.health_checks.push(Default::default()),
+            "health_checks[0]: nothing is said about what is asked",
+        ),
         (
             |c| c.outlier_detection.get_or_insert_default().monitors.push(Default::default()),
             "outlier_detection.monitors: ",

@@ -3,7 +3,7 @@
 use super::endpoint::{self, Names};
 use super::place::{Decoded, Place, fields};
 use super::value::{self, encode_duration, encode_number};
-use super::{balance, limits, outlier, spread, transport, upstream};
+use super::{balance, health, limits, outlier, spread, transport, upstream};
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
 use envoy_types::pb::envoy::config::core::v3::TcpKeepalive;
 use model::cluster::{CONNECT_TIMEOUT, Cluster, Connections, Discovery, Keepalive, TransportMatch};
@@ -15,7 +15,8 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
         honoured: transport_socket_matches, name, eds_cluster_config, connect_timeout, load_assignment,
             upstream_http_protocol_options, common_http_protocol_options, http_protocol_options,
             http2_protocol_options, typed_extension_protocol_options, transport_socket, metadata,
-            protocol_selection, cluster_discovery_type, circuit_breakers, outlier_detection, dns_lookup_family;
+            protocol_selection, cluster_discovery_type, circuit_breakers, outlier_detection, dns_lookup_family,
+            health_checks;
         checked: common_lb_config, lb_policy, load_balancing_policy, lb_config, lb_subset_config,
             upstream_connection_options, max_requests_per_connection;
         // Statistics, buffers, sockets' fine tuning, when names are looked up again, warming.
@@ -23,7 +24,7 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
             per_connection_buffer_high_watermark_timeout, dns_refresh_rate, dns_jitter, dns_failure_refresh_rate,
             respect_dns_ttl, wait_for_warm_on_init, cleanup_interval,
             ignore_health_on_host_removal, track_timeout_budgets, track_cluster_stats, preconnect_policy;
-        refused: transport_socket_matcher, health_checks, dns_resolvers,
+        refused: transport_socket_matcher, dns_resolvers,
             use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config, upstream_bind_config,
             close_connections_on_host_health_failure, filters, lrs_server,
             lrs_report_endpoint_metrics, upstream_config, connection_pool_per_downstream_connection,
@@ -57,6 +58,7 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
     let connect_timeout =
         connect_timeout.as_ref().map(|t| value::decode_duration(&place.field("connect_timeout"), t));
     let mut spread = spread::decode(place, cluster)?;
+    let check = |(i, check)| health::decode(&place.item("health_checks", i), check);
     let outlier = outlier_detection.as_ref();
     let outlier = outlier.map(|given| outlier::decode(&place.field("outlier_detection"), given));
     Ok(Cluster {
@@ -66,7 +68,7 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
         spread,
         limits: limits::decode(&place.field("circuit_breakers"), circuit_breakers)?,
         outlier_detection: outlier.transpose()?,
-        health_checks: Vec::new(),
+        health_checks: health_checks.iter().enumerate().map(check).collect::<Decoded<_>>()?,
         connections: decode_connections(cluster, spoken.max_requests),
         connect_timeout: connect_timeout.transpose()?.unwrap_or(CONNECT_TIMEOUT),
         http: spoken.http,
@@ -180,6 +182,7 @@ pub(crate) fn encode(cluster: &Cluster) -> proto::Cluster {
         lb_subset_config: cluster.spread.subsets.as_ref().map(spread::encode_subsets),
         circuit_breakers: limits::encode(&cluster.limits),
         outlier_detection: cluster.outlier_detection.as_ref().map(outlier::encode),
+        health_checks: cluster.health_checks.iter().map(health::encode).collect(),
         upstream_connection_options: encode_connections(&cluster.connections),
         typed_extension_protocol_options: upstream::encode(
             cluster.http,

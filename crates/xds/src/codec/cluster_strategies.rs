@@ -1,6 +1,6 @@
 //! Clusters, endpoints, TLS and secrets for property tests.
 
-use super::spread_strategies::{balance, connections, limits, outlier_detection};
+use super::spread_strategies::{balance, connections, health_check, limits, outlier_detection};
 use super::strategies::{described, duration, json, metadata, name, string_match, text};
 use model::balance::{LoadBalancing, Spread};
 use model::cluster::{Cluster, Discovery, Transport, TransportMatch, UpstreamHttp};
@@ -127,13 +127,13 @@ pub(super) fn cluster() -> Of<Cluster> {
         .prop_map(|(name, labels, transport)| TransportMatch { name, labels, transport });
     (
         (name(), discovery, balance(), duration(), http),
-        (limits(), option::of(outlier_detection()), connections()),
+        (limits(), option::of(outlier_detection()), connections(), vec(health_check(), 0..2)),
         (option::of(duration()), vec(choice, 0..3), transport(), described()),
     )
         .prop_map(
             |(
                 (name, discovery, (policy, spread), connect_timeout, http),
-                (limits, outlier_detection, connections),
+                (limits, outlier_detection, connections, health_checks),
                 (idle_timeout, transport_matches, transport, (metadata, provenance)),
             )| Cluster {
                 name,
@@ -149,7 +149,7 @@ pub(super) fn cluster() -> Of<Cluster> {
                 },
                 limits,
                 outlier_detection,
-                health_checks: Vec::new(),
+                health_checks,
                 connections,
                 discovery,
                 connect_timeout,

@@ -100,9 +100,8 @@ fn decode_endpoint(place: &Place<'_>, endpoint: &proto::LbEndpoint, names: Names
     let place = place.field("endpoint");
     fields!(place, host => proto::Endpoint {
         honoured: address, hostname;
-        // Nothing checks health actively; a cluster that asks for it is refused there.
-        ignored: health_check_config, observability_name;
-        refused: additional_addresses;
+        ignored: observability_name;
+        refused: health_check_config, additional_addresses;
     });
     let address = value::decode_address(&place.field("address"), address)?;
     if let (EndpointAddress::Name(name, _), Names::Refused) = (&address, names) {

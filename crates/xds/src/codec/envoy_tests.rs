@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::config::bootstrap::v3::{Bootstrap, bootstrap};
 use envoy_types::pb::envoy::config::core::v3 as core_proto;
 use envoy_types::pb::google::protobuf::Duration;
 use model::cluster::{Cluster, Discovery, Transport, UpstreamHttp};
+use model::health::Probe;
 use model::listener::{FilterChain, HttpConnectionManager, Listener, Network, RouteSource};
 use model::route::RouteConfiguration;
 use model::tls::{PeerValidation, SecretSource};
@@ -74,6 +75,9 @@ fn tame_cluster(mut cluster: Cluster, at: usize) -> Cluster {
     // Without TLS everywhere there is no ALPN that could choose.
     if cluster.http == UpstreamHttp::Alpn {
         cluster.http = UpstreamHttp::AsDownstream;
+    }
+    if cluster.health_checks.iter().any(|check| matches!(check.probe, Probe::Grpc { .. })) {
+        cluster.http = UpstreamHttp::Http2;
     }
     cluster
 }

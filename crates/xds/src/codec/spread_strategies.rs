@@ -1,11 +1,13 @@
-//! Where requests go and how many: policies, limits, outlier detection, hashes, subsets, for property tests.
+//! Where requests go and how many: policies, limits, outlier detection, checks, hashes, subsets, for property tests.
+#![allow(clippy::unwrap_used)]
 
-use super::strategies::{duration, header_name, json, name};
+use super::strategies::{duration, header_name, json, name, string_match};
 use model::affinity::{AffinityCookie, HashPolicy, HashSource};
 use model::balance::{
     Criteria, Fallback, LoadBalancing, RingSize, SlowStart, Spread, SubsetSelector, Subsets,
 };
 use model::cluster::{Connections, Keepalive};
+use model::health::{HealthCheck, HttpProbe, Probe};
 use model::limits::{Limits, Priority, RetryBudget, Thresholds};
 use model::outlier::{FailureShare, OutlierDetection, SuccessRate, Trigger};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -162,5 +164,49 @@ pub(super) fn connections() -> Of<Connections> {
         .prop_map(|(probes, time, interval)| Keepalive { probes, time, interval });
     (option::of(1u32..9999), option::of(keepalive))
         .prop_map(|(max_requests, keepalive)| Connections { max_requests, keepalive })
+        .boxed()
+}
+
+fn probe() -> Of<Probe> {
+    let statuses = |count| vec((100u16..300, 300u16..600), count);
+    let header = (header_name(), name()).prop_map(|(name, value)| {
+        (name, http::HeaderValue::try_from(value).unwrap_or_else(|_| "x".parse().unwrap()))
+    });
+    let http = (
+        (name(), "/[a-z]{0,5}", select(vec![http::Method::GET, http::Method::HEAD, http::Method::POST])),
+        (any::<bool>(), statuses(1..3), statuses(0..2), option::of(string_match()), vec(header, 0..2)),
+    )
+        .prop_map(|((host, path, method), (http2, expected, retriable, service, headers))| {
+            Probe::Http(HttpProbe { host, path, method, http2, expected, retriable, service, headers })
+        });
+    let bytes = || vec(any::<u8>(), 1..5);
+    prop_oneof![
+        http,
+        (name(), name()).prop_map(|(service, authority)| Probe::Grpc { service, authority }),
+        (bytes(), vec(bytes(), 0..3)).prop_map(|(send, receive)| Probe::Tcp { send, receive }),
+    ]
+    .boxed()
+}
+
+pub(super) fn health_check() -> Of<HealthCheck> {
+    let millis = || (1u64..99_999).prop_map(Duration::from_millis);
+    (
+        probe(),
+        (millis(), millis(), millis(), millis(), millis(), millis()),
+        (1u32..9, 1u32..9, 0u32..100, any::<bool>()),
+    )
+        .prop_map(|(probe, times, (unhealthy_threshold, healthy_threshold, jitter_percent, reuse))| {
+            HealthCheck {
+                jitter: times.2,
+                jitter_percent,
+                initial_jitter: times.3,
+                unhealthy_threshold,
+                healthy_threshold,
+                no_traffic_interval: times.4,
+                unhealthy_interval: times.5,
+                reuse_connection: reuse,
+                ..HealthCheck::new(probe, times.0, times.1)
+            }
+        })
         .boxed()
 }
