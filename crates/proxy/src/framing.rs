@@ -7,6 +7,7 @@ mod link;
 mod head;
 mod rule;
 mod scanner;
+mod bytes;
 
 pub(crate) use ledger::Ledger;
 pub(crate) use link::{Begin, Hold};

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Full};
 use ieum_proxy::record::{NodeLabels, Telemetry};
 use ieum_proxy::snapshot::{Config, Live};
 use ieum_proxy::worker::{self, Options, Workers};
-use model::cluster::{Cluster, Discovery, Transport, UpstreamHttp};
+use model::cluster::{Cluster, Discovery};
 use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, LocalityEndpoints};
 use model::listener::*;
 use model::metadata::{Metadata, Value};

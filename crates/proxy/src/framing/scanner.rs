@@ -3,6 +3,9 @@
 //!
 //! It is stricter than the parser behind it and reads only what decides where a request ends.
 
+mod body;
+
+use super::bytes::{run_above, run_of_token, run_of_value};
 use super::head::{Body, Field, Head};
 use super::rule::Rule;
 
@@ -10,10 +13,6 @@ use super::rule::Rule;
 const HEAD_SIZE: u32 = 60 * 1024;
 /// Most fields in a head or a trailer section: hyper's own default.
 const HEAD_FIELDS: u8 = 100;
-/// Most digits of a chunk's size, leading zeros included.
-const CHUNK_DIGITS: u8 = 16;
-/// Most bytes of a chunk's extension, which nobody reads.
-const CHUNK_EXTENSION: u32 = 1024;
 
 /// How far a stream was followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,25 +204,6 @@ impl Scanner {
         Ok(taken)
     }
 
-    /// Takes some of `bytes`, which is not empty.
-    fn step_body(&mut self, bytes: &[u8]) -> Result<usize, Rule> {
-        let Some(&first) = bytes.first() else { return Ok(0) };
-        match self.at {
-            At::Sized(left) => {
-                let taken = (bytes.len() as u64).min(left);
-                self.at = At::Sized(left - taken);
-                if taken == left {
-                    self.end_request();
-                }
-                Ok(taken as usize)
-            }
-            At::TrailerStart | At::TrailerName { .. } | At::TrailerValue | At::TrailerLf | At::TrailersLf => {
-                self.step_trailer(bytes, first)
-            }
-            _ => self.step_chunk(bytes, first),
-        }
-    }
-
     fn step_request_line(&mut self, bytes: &[u8], first: u8) -> Result<usize, Rule> {
         match self.at {
             At::Start if first == b'\r' => self.go(At::StartLf, 1),
@@ -363,77 +343,6 @@ impl Scanner {
         Ok(Some(name.len() + 1 + value.len() + 2))
     }
 
-    fn step_chunk(&mut self, bytes: &[u8], first: u8) -> Result<usize, Rule> {
-        match self.at {
-            At::ChunkSize { size, digits } => match (first as char).to_digit(16) {
-                Some(_) if digits == CHUNK_DIGITS => Err(Rule::ChunkSize),
-                Some(digit) => {
-                    let size = (size << 4) | u64::from(digit);
-                    self.go(At::ChunkSize { size, digits: digits + 1 }, 1)
-                }
-                None if digits == 0 => Err(break_or(first, Rule::ChunkSize)),
-                None if first == b'\r' => self.go(At::ChunkSizeLf(size), 1),
-                None if first == b';' => self.go(At::ChunkExtension { size, length: 0 }, 1),
-                None => Err(break_or(first, Rule::ChunkSize)),
-            },
-            At::ChunkExtension { size, length } => {
-                let room = (CHUNK_EXTENSION - length) as usize;
-                let taken = run_of_value(bytes).min(room);
-                match first {
-                    _ if taken > 0 => {
-                        self.go(At::ChunkExtension { size, length: length + taken as u32 }, taken)
-                    }
-                    b'\r' => self.go(At::ChunkSizeLf(size), 1),
-                    other => Err(break_or(other, Rule::ChunkSize)),
-                }
-            }
-            At::ChunkSizeLf(0) => {
-                self.size = 0;
-                self.head.fields = 0;
-                self.line_feed(first, At::TrailerStart)
-            }
-            At::ChunkSizeLf(size) => self.line_feed(first, At::Chunk(size)),
-            At::Chunk(left) => {
-                let taken = (bytes.len() as u64).min(left);
-                let next = if taken == left { At::ChunkCr } else { At::Chunk(left - taken) };
-                self.go(next, taken as usize)
-            }
-            At::ChunkCr if first == b'\r' => self.go(At::ChunkLf, 1),
-            At::ChunkLf if first == b'\n' => self.go(At::ChunkSize { size: 0, digits: 0 }, 1),
-            _ => Err(Rule::ChunkEnd),
-        }
-    }
-
-    fn step_trailer(&mut self, bytes: &[u8], first: u8) -> Result<usize, Rule> {
-        match self.at {
-            At::TrailerStart => match first {
-                b'\r' => self.go(At::TrailersLf, 1),
-                b' ' | b'\t' => Err(Rule::FoldedHeader),
-                _ if self.head.fields == HEAD_FIELDS => Err(Rule::HeadFields),
-                _ => {
-                    self.head.fields += 1;
-                    self.go(At::TrailerName { empty: true }, 0)
-                }
-            },
-            At::TrailerName { empty } => match run_of_token(bytes) {
-                0 if first == b':' && !empty => self.go(At::TrailerValue, 1),
-                0 => Err(break_or(first, Rule::HeaderName)),
-                taken => self.go(At::TrailerName { empty: false }, taken),
-            },
-            At::TrailerValue => match run_of_value(bytes) {
-                0 if first == b'\r' => self.go(At::TrailerLf, 1),
-                0 => Err(break_or(first, Rule::ControlByte)),
-                taken => self.go(At::TrailerValue, taken),
-            },
-            At::TrailerLf => self.line_feed(first, At::TrailerStart),
-            _ => {
-                let taken = self.line_feed(first, At::TrailersLf)?;
-                self.end_request();
-                Ok(taken)
-            }
-        }
-    }
-
     fn go(&mut self, at: At, taken: usize) -> Result<usize, Rule> {
         self.at = at;
         Ok(taken)
@@ -499,60 +408,4 @@ fn break_or(byte: u8, rule: Rule) -> Rule {
         0..=0x1f | 0x7f => Rule::ControlByte,
         _ => rule,
     }
-}
-
-/// Length of the run of bytes of names and methods (RFC 9110, 5.6.2) at the start.
-#[inline]
-fn run_of_token(bytes: &[u8]) -> usize {
-    bytes.iter().position(|b| !TOKEN[usize::from(*b)]).unwrap_or(bytes.len())
-}
-
-static TOKEN: [bool; 256] = token_bytes();
-
-const fn token_bytes() -> [bool; 256] {
-    let mut is_token = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let b = byte as u8;
-        is_token[byte] = b.is_ascii_alphanumeric()
-            || matches!(b, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
-        byte += 1;
-    }
-    is_token
-}
-
-/// Length of the run of bytes of values at the start: space, tab, visible ones, and those above ASCII.
-#[inline]
-fn run_of_value(bytes: &[u8]) -> usize {
-    let mut length = 0;
-    loop {
-        length += run_above(bytes.get(length..).unwrap_or_default(), b' ' - 1);
-        match bytes.get(length) {
-            Some(b'\t') => length += 1,
-            _ => return length,
-        }
-    }
-}
-
-/// Length of the run of bytes above `floor` at the start, without DEL; eight at a time. Bytes above ASCII are among
-/// them: who reads them judges them. `floor` is below 0x7f.
-#[inline]
-fn run_above(bytes: &[u8], floor: u8) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
-    let lowest = ONES * (u64::from(floor) + 1);
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (at, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let too_low = word.wrapping_sub(lowest) & !word;
-        let del = word ^ (ONES * 0x7f);
-        let is_del = del.wrapping_sub(ONES) & !del;
-        // Borrows can only mark bytes after the first that is rightly marked.
-        let found = (too_low | is_del) & HIGH;
-        if found != 0 {
-            return at * 8 + found.trailing_zeros() as usize / 8;
-        }
-    }
-    let is_out = |b: &u8| *b <= floor || *b == 0x7f;
-    bytes.len() - rest.len() + rest.iter().position(is_out).unwrap_or(rest.len())
 }
