@@ -143,6 +143,9 @@ fn destinations(rule: &VirtualService) -> Vec<(String, &Destination)> {
         if let Some(mirror) = &http.mirror {
             all.push((format!("spec.http[{i}].mirror"), mirror));
         }
+        for (j, mirror) in http.mirrors.iter().enumerate() {
+            all.push((format!("spec.http[{i}].mirrors[{j}].destination"), &mirror.destination));
+        }
     }
     for (i, tls) in rule.tls.iter().enumerate() {
         for (j, route) in tls.route.iter().enumerate() {

@@ -21,10 +21,18 @@ mod connection;
 mod policy;
 mod rules;
 
+mod delegates;
+mod interventions;
+
 mod access_log;
 mod actions;
+mod edits;
 mod matches;
+mod retries;
 mod upstream_tls;
+
+mod place;
+mod shares;
 
 mod registry;
 
@@ -163,12 +171,12 @@ fn defaults(world: &World, found: &mut Vec<Diagnostic>) -> Defaults {
     let settings = world.settings();
     let written = settings.default_http_retry_policy.as_ref().zip(world.local_mesh_object());
     let retry = written.map(|(policy, object)| {
-        let mut place = actions::Place { object, path: "spec.meshConfig", found };
-        actions::retry_policy(policy, "defaultHttpRetryPolicy", &mut place)
+        let mut place = place::Place { object, path: "spec.meshConfig", found };
+        retries::retry_policy(policy, "defaultHttpRetryPolicy", &mut place)
     });
     Defaults {
         timeout: settings.default_timeout.filter(|timeout| !timeout.is_zero()),
-        retry: retry.unwrap_or_else(actions::default_retry),
+        retry: retry.unwrap_or_else(retries::default_retry),
     }
 }
 

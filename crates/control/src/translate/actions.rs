@@ -1,24 +1,25 @@
-//! What a VirtualService's rule does with a request: destinations, rewrites, redirects, answers, headers, retries.
+//! What a VirtualService's rule does with a request: destinations, copies, rewrites, redirects, answers.
 //! Finished but for the port of destinations that name none, which is the one the request came in on.
 
 use super::clusters::{cluster_name, tunnel_name};
 use super::connection::only;
+use super::edits::{request_edits, response_edits};
+use super::place::Place;
 use super::protocol::Protocol;
 use super::registry::Registry;
+use super::retries::{no_retries, retry_policy};
+use super::shares::of_percent;
 use crate::hosts::full_name;
 use api::networking::{
-    Destination as WrittenDestination, HeaderOperations, Headers, HttpRedirect, HttpRetry, HttpRewrite,
-    HttpRoute, RedirectPortSelection, RouteDestination,
+    Destination as WrittenDestination, HttpRedirect, HttpRewrite, HttpRoute, RedirectPortSelection,
+    RouteDestination,
 };
-use api::{Diagnostic, Object};
-use http::HeaderName;
-use model::field::FieldName;
-use model::format::Template;
-use model::header::{EditAction, HeaderEdit, HeaderEdits};
-use model::retry::{BACK_OFF_BASE, RetryConditions, RetryPolicy};
+use model::fraction::Fraction;
+use model::header::HeaderEdits;
+use model::retry::RetryPolicy;
 use model::route::{
-    Action, DirectResponse, Forward, HostRewrite, PathRewrite, Redirect, Substitution, Target,
-    WeightedCluster,
+    Action, DirectResponse, Forward, HostRewrite, Mirror, MirrorTarget, PathRewrite, Redirect, Substitution,
+    Target, WeightedCluster,
 };
 use std::time::Duration;
 
@@ -42,26 +43,15 @@ pub(super) enum Outcome {
     Forward {
         /// At least one.
         destinations: Vec<Destination>,
-        /// Everything but the target.
+        /// Where copies go, and of which share of requests.
+        mirrors: Vec<(Destination, Fraction)>,
+        /// Everything but the targets.
         forward: Box<Forward>,
     },
     /// Redirects; the port is the request's own when told so.
     Redirect(Redirect, bool),
     /// Answers.
     Respond(DirectResponse),
-}
-
-/// Where something is written, and where to tell what is wrong with it.
-pub(super) struct Place<'p> {
-    pub(super) object: &'p Object,
-    pub(super) path: &'p str,
-    pub(super) found: &'p mut Vec<Diagnostic>,
-}
-
-impl Place<'_> {
-    fn tell(&mut self, field: &str, message: String, help: &str) {
-        self.found.push(self.object.warning(&format!("{}.{field}", self.path), message).help(help));
-    }
 }
 
 /// Timeout and retries of rules that have none of their own.
@@ -157,9 +147,10 @@ fn shares(weights: impl Iterator<Item = i32>) -> Vec<u32> {
 }
 
 impl Outcome {
-    /// What `rule` does.
+    /// What `rule` does; one that makes failures (`is_faulty`) has no timeout and no retries of its own.
     pub(super) fn of(
         rule: &HttpRoute,
+        is_faulty: bool,
         registry: &Registry,
         defaults: &Defaults,
         place: &mut Place<'_>,
@@ -192,12 +183,17 @@ impl Outcome {
             return Self::Respond(DirectResponse { status: 503, body });
         }
         let mut forward = Forward::to("");
-        forward.timeout = rule.timeout.or(defaults.timeout).filter(|timeout| !timeout.is_zero());
-        forward.retry = rule.retries.as_ref().map(|retries| retry_policy(retries, "retries", place));
+        if is_faulty {
+            forward.retry = Some(no_retries());
+        } else {
+            forward.timeout = rule.timeout.or(defaults.timeout).filter(|timeout| !timeout.is_zero());
+            forward.retry = rule.retries.as_ref().map(|retries| retry_policy(retries, "retries", place));
+        }
         if let Some(rewrite) = &rule.rewrite {
             (forward.path_rewrite, forward.host_rewrite) = rewrites(rewrite, place);
         }
-        Self::Forward { destinations, forward: Box::new(forward) }
+        let mirrors = mirrors(rule, &namespace, registry);
+        Self::Forward { destinations, mirrors, forward: Box::new(forward) }
     }
 
     /// The action for requests that came in on `port`.
@@ -208,8 +204,10 @@ impl Outcome {
                 Action::Redirect(Redirect { port: Some(port), ..redirect.clone() })
             }
             Self::Redirect(redirect, false) => Action::Redirect(redirect.clone()),
-            Self::Forward { destinations, forward } => {
+            Self::Forward { destinations, mirrors, forward } => {
                 let mut forward = forward.clone();
+                forward.mirrors =
+                    mirrors.iter().map(|(to, share)| mirror(to.cluster(port), *share)).collect();
                 if let Some(target) = target(destinations, |to| to.cluster(port)) {
                     forward.target = target;
                 }
@@ -238,6 +236,27 @@ impl Outcome {
             Self::Forward { destinations, .. } => destinations,
             _ => &[],
         }
+    }
+}
+
+/// Where copies of a rule's requests go. A share of nothing is no copy.
+fn mirrors(rule: &HttpRoute, namespace: &str, registry: &Registry) -> Vec<(Destination, Fraction)> {
+    let old = rule.mirror_percent.map(f64::from);
+    let old = rule.mirror_percentage.as_ref().map(|percent| percent.value).or(old);
+    let one = rule.mirror.iter().map(|to| (to, old));
+    let many = rule.mirrors.iter().map(|m| (&m.destination, m.percentage.as_ref().map(|p| p.value)));
+    let all = one.chain(many).map(|(to, percent)| {
+        (Destination::of(to, 1, namespace, registry), percent.map_or(Fraction::ALL, of_percent))
+    });
+    all.filter(|(_, share)| share.numerator > 0).collect()
+}
+
+fn mirror(cluster: String, share: Fraction) -> Mirror {
+    Mirror {
+        target: MirrorTarget::Cluster(cluster),
+        share: Some(share).filter(|share| *share != Fraction::ALL),
+        keep_host: false,
+        trace_sampled: None,
     }
 }
 
@@ -281,104 +300,4 @@ fn rewrites(written: &HttpRewrite, place: &mut Place<'_>) -> (Option<PathRewrite
         None => Some(written.uri.clone()).filter(|uri| !uri.is_empty()).map(PathRewrite::Prefix),
     };
     (path, host)
-}
-
-/// Conditions of retries that are written without any: Istio's, and what is safe besides.
-const WRITTEN_RETRY_ON: &str =
-    "connect-failure,refused-stream,unavailable,cancelled,reset-before-request,ieum-idempotent-reset";
-/// Picks made to find an endpoint that was not tried.
-const HOST_PICKS: u32 = 5;
-
-/// Retries where nobody says anything: only of what was not processed, or does no harm when it is done twice.
-pub(super) fn default_retry() -> RetryPolicy {
-    RetryPolicy {
-        conditions: RetryConditions {
-            connect_failure: true,
-            refused_stream: true,
-            reset_before_request: true,
-            idempotent_reset: true,
-            ..RetryConditions::default()
-        },
-        retries: 2,
-        avoid_previous_hosts: true,
-        host_picks: HOST_PICKS,
-        ..RetryPolicy::default()
-    }
-}
-
-/// Retries as written.
-pub(super) fn retry_policy(written: &HttpRetry, field: &str, place: &mut Place<'_>) -> RetryPolicy {
-    let retries = u32::try_from(written.attempts).unwrap_or(0);
-    let tokens = match written.retry_on.as_str() {
-        _ if retries == 0 => "",
-        "" => WRITTEN_RETRY_ON,
-        tokens => tokens,
-    };
-    let is_code = |token: &&str| token.len() == 3 && token.bytes().all(|b| b.is_ascii_digit());
-    let (codes, words): (Vec<&str>, Vec<&str>) = tokens.split(',').map(str::trim).partition(is_code);
-    let (mut conditions, unknown) = RetryConditions::parse(&words.join(","));
-    let codes: Vec<u16> = codes.iter().filter_map(|code| code.parse().ok()).collect();
-    if !codes.is_empty() {
-        conditions.status_codes.get_or_insert_default().extend(codes);
-    }
-    for token in unknown {
-        place.tell(
-            &format!("{field}.retryOn"),
-            format!("`{token}` is not a condition for retries; it is ignored"),
-            "name one of Envoy's retry conditions, or a status code",
-        );
-    }
-    let base = written.backoff.filter(|base| !base.is_zero()).unwrap_or(BACK_OFF_BASE);
-    let avoid = written.retry_ignore_previous_hosts.unwrap_or(true);
-    RetryPolicy {
-        conditions,
-        retries,
-        per_try_timeout: written.per_try_timeout.filter(|timeout| !timeout.is_zero()),
-        back_off_base: base,
-        back_off_max: base.saturating_mul(10),
-        avoid_previous_hosts: avoid,
-        host_picks: if avoid { HOST_PICKS } else { 1 },
-    }
-}
-
-/// Edits to requests, and the authority where they set it.
-pub(super) fn request_edits(
-    headers: Option<&Headers>,
-    field: &str,
-    place: &mut Place<'_>,
-) -> (HeaderEdits, Option<String>) {
-    let Some(operations) = headers.and_then(|h| h.request.as_ref()) else { return Default::default() };
-    let is_host = |name: &&String| FieldName::parse(name) == Some(FieldName::Authority);
-    let host = operations.set.iter().find(|(name, _)| is_host(name)).map(|(_, value)| value.clone());
-    let mut rest = operations.clone();
-    rest.set.retain(|name, _| !is_host(&name));
-    (edits(&rest, &format!("{field}.request"), place), host)
-}
-
-/// Edits to answers.
-pub(super) fn response_edits(headers: Option<&Headers>, field: &str, place: &mut Place<'_>) -> HeaderEdits {
-    let operations = headers.and_then(|h| h.response.as_ref());
-    operations.map(|o| edits(o, &format!("{field}.response"), place)).unwrap_or_default()
-}
-
-fn edits(operations: &HeaderOperations, field: &str, place: &mut Place<'_>) -> HeaderEdits {
-    let set = operations.set.iter().map(|pair| (pair, "set", EditAction::OverwriteOrAdd));
-    let add = operations.add.iter().map(|pair| (pair, "add", EditAction::AppendOrAdd));
-    let mut all = HeaderEdits::default();
-    for ((name, value), operation, action) in add.chain(set) {
-        let Some(header) = FieldName::parse(name) else {
-            let message = format!("`{name}` is not the name of a header; it is left out");
-            place.tell(&format!("{field}.{operation}"), message, "write a header's name");
-            continue;
-        };
-        let value = Template::parse(value).unwrap_or_else(|error| {
-            let message = format!("{error}; the value is used as it is written");
-            place.tell(&format!("{field}.{operation}"), message, "write `%%` for a percent sign");
-            Template::literal(value)
-        });
-        all.add.push(HeaderEdit { name: header, value, action, keep_empty: false });
-    }
-    all.remove =
-        operations.remove.iter().filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()).collect();
-    all
 }

@@ -3,6 +3,8 @@
 use super::access_log::access_logs;
 use crate::world::World;
 use api::Diagnostic;
+use model::fault::Fault;
+use model::filter::{HttpFilters, Placed};
 use model::listener::{AccessLog, HttpConnectionManager, RouteSource, TcpProxy, Tracing};
 use model::path::PathNormalization;
 use model::route::{Upgrade, WeightedCluster};
@@ -41,6 +43,7 @@ impl ConnectionSettings {
             tracing: self.tracing,
             stats: true,
             access_logs: self.access_logs.clone(),
+            filters: route_filters(),
             ..HttpConnectionManager::new(routes)
         }
     }
@@ -54,6 +57,15 @@ impl ConnectionSettings {
             access_logs: self.access_logs.clone(),
             ..TcpProxy::default()
         }
+    }
+}
+
+/// The filters that do what routes say, and nothing by themselves.
+pub(super) fn route_filters() -> HttpFilters {
+    HttpFilters {
+        cors: Some(Placed::new(())),
+        fault: Some(Box::new(Placed::new(Fault::default()))),
+        ..HttpFilters::default()
     }
 }
 

@@ -3,11 +3,13 @@
 
 use super::Mesh;
 use super::clusters::cluster_name;
+use super::connection::route_filters;
 use super::matches::{Asker, MESH};
 use super::outbound::with_port;
 use super::policy::Client;
 use super::registry::{Port, Service};
 use super::rules::default_route;
+use model::filter::HttpFilters;
 use model::listener::{
     ChainMatch, Direction, FilterChain, HttpConnectionManager, Inspection, Listener, Network, RouteSource,
 };
@@ -34,7 +36,11 @@ pub(super) fn listeners(service: &Service, port: &Port, client: Client<'_>) -> V
             name: String::new(),
             condition: ChainMatch::default(),
             tls: None,
-            network: Network::Http(Box::new(HttpConnectionManager::new(RouteSource::Rds(table.clone())))),
+            network: Network::Http(Box::new(HttpConnectionManager {
+                // Libraries know faults, and refuse filters that they do not know.
+                filters: HttpFilters { fault: route_filters().fault, ..HttpFilters::default() },
+                ..HttpConnectionManager::new(RouteSource::Rds(table.clone()))
+            })),
         }],
         default_chain: None,
         direction: Direction::Outbound,
@@ -51,8 +57,11 @@ pub(super) fn table(mesh: &Mesh, service: &Service, port: &Port, client: Client<
     let rules = mesh.rules.for_host(&service.host, client.namespace);
     let name = cluster_name(port.number, "", &service.host);
     let written = rules.map(|rules| rules.routes(&asker)).filter(|routes| !routes.is_empty());
-    let routes = written
+    let mut routes = written
         .unwrap_or_else(|| vec![default_route(name.clone(), mesh.defaults.timeout, &service.provenance)]);
+    for settings in routes.iter_mut().filter_map(|route| route.filters.as_mut()) {
+        settings.cors = None;
+    }
     // Libraries retry what was not processed by themselves, and know few conditions besides.
     let retry: Option<RetryPolicy> = None;
     RouteConfiguration {

@@ -1,10 +1,12 @@
 //! VirtualServices, compiled: for each host the rules that say where its requests go. Which virtual hosts they end up in
 //! is decided by `outbound`, `gateways` and `grpc`.
 
-use super::actions::{
-    Defaults, Destination, Outcome, Place, destinations, request_edits, response_edits, tunnel_target,
-};
+use super::actions::{Defaults, Destination, Outcome, destinations, tunnel_target};
+use super::delegates::Delegates;
+use super::edits::{request_edits, response_edits};
+use super::interventions::filters;
 use super::matches::{Asker, MESH, Scope, gateway_name, request};
+use super::place::Place;
 use super::protocol::Protocol;
 use super::registry::{Registry, provenance};
 use super::unsupported;
@@ -13,6 +15,7 @@ use crate::hosts::full_name;
 use crate::world::World;
 use api::networking::{HttpRoute, VirtualService};
 use api::{Diagnostic, Object};
+use model::filter::FilterSettings;
 use model::header::HeaderEdits;
 use model::metadata::Metadata;
 use model::provenance::Provenance;
@@ -52,6 +55,7 @@ struct HttpRule {
     outcome: Outcome,
     request_headers: HeaderEdits,
     response_headers: HeaderEdits,
+    filters: Option<Box<FilterSettings>>,
     provenance: Provenance,
     metadata: Metadata,
 }
@@ -80,11 +84,13 @@ impl Rules {
         found: &mut Vec<Diagnostic>,
     ) -> Self {
         let mut all = Vec::new();
+        let delegates = Delegates::of(world);
+        let sources = Sources { registry, defaults, delegates: &delegates };
         for (object, spec) in world.virtual_services() {
             unsupported::virtual_service(object, spec, found);
             // Without hosts it is a delegate, which only another VirtualService can bring to effect.
             if !spec.hosts.is_empty() {
-                all.push(RuleSet::of(object, spec, registry, defaults, found));
+                all.push(RuleSet::of(object, spec, &sources, found));
             }
         }
         let mut rules = Self { all, exact: HashMap::new(), wildcards: Vec::new() };
@@ -128,20 +134,38 @@ impl Rules {
     }
 }
 
+/// What rules are made with.
+struct Sources<'s> {
+    registry: &'s Registry,
+    defaults: &'s Defaults,
+    delegates: &'s Delegates<'s>,
+}
+
 impl RuleSet {
     fn of(
         object: &Arc<Object>,
         spec: &VirtualService,
-        registry: &Registry,
-        defaults: &Defaults,
+        sources: &Sources<'_>,
         found: &mut Vec<Diagnostic>,
     ) -> Self {
-        let namespace = object.namespace();
+        let (namespace, registry) = (object.namespace(), sources.registry);
         let gateways = match spec.gateways.as_slice() {
             [] => vec![MESH.to_owned()],
             written => written.iter().map(|gateway| gateway_name(gateway, namespace)).collect(),
         };
-        let http = spec.http.iter().enumerate();
+        let mut http = Vec::new();
+        for (index, rule) in spec.http.iter().enumerate() {
+            let path = format!("spec.http[{index}]");
+            if rule.delegate.is_none() {
+                http.extend(HttpRule::of(object, &path, rule, sources, found));
+                continue;
+            }
+            let mut place = Place { object, path: &path, found };
+            for merged in sources.delegates.expand(rule, &mut place) {
+                let path = format!("spec.http[{}]", merged.index);
+                http.extend(HttpRule::of(merged.object, &path, &merged.rule, sources, found));
+            }
+        }
         let tcp = spec.tcp.iter().enumerate().map(|(index, rule)| ConnectionRule {
             conditions: match rule.r#match.as_slice() {
                 [] => vec![(Scope::default(), Vec::new())],
@@ -164,9 +188,7 @@ impl RuleSet {
             hosts: spec.hosts.iter().map(|host| full_name(host, namespace)).collect(),
             gateways,
             visibility: Visibility::of(&spec.export_to, namespace),
-            http: http
-                .filter_map(|(at, rule)| HttpRule::of(object, at, rule, registry, defaults, found))
-                .collect(),
+            http,
             tcp: tcp.collect(),
             tls: tls.collect(),
         }
@@ -254,13 +276,11 @@ impl RuleSet {
 impl HttpRule {
     fn of(
         object: &Arc<Object>,
-        index: usize,
+        path: &str,
         rule: &HttpRoute,
-        registry: &Registry,
-        defaults: &Defaults,
+        sources: &Sources<'_>,
         found: &mut Vec<Diagnostic>,
     ) -> Option<Self> {
-        let path = format!("spec.http[{index}]");
         let namespace = object.namespace();
         let mut conditions = Vec::new();
         for (at, m) in rule.r#match.iter().enumerate() {
@@ -289,8 +309,10 @@ impl HttpRule {
         if conditions.is_empty() {
             return None;
         }
-        let mut place = Place { object, path: &path, found };
-        let mut outcome = Outcome::of(rule, registry, defaults, &mut place);
+        let mut place = Place { object, path, found };
+        let filters = filters(rule, &mut place);
+        let is_faulty = filters.as_ref().is_some_and(|filters| filters.fault.is_some());
+        let mut outcome = Outcome::of(rule, is_faulty, sources.registry, sources.defaults, &mut place);
         let (mut request_headers, host) = request_edits(rule.headers.as_ref(), "headers", &mut place);
         let mut response_headers = response_edits(rule.headers.as_ref(), "headers", &mut place);
         if let (Outcome::Forward { forward, .. }, Some(host)) = (&mut outcome, host) {
@@ -300,7 +322,7 @@ impl HttpRule {
         prepend(&mut request_headers, request);
         prepend(&mut response_headers, response);
         let name = match rule.name.as_str() {
-            "" => format!("{namespace}/{}/http[{index}]", object.meta.name),
+            "" => format!("{namespace}/{}/{}", object.meta.name, path.trim_start_matches("spec.")),
             name => name.to_owned(),
         };
         let mut metadata = Metadata::default();
@@ -309,8 +331,17 @@ impl HttpRule {
             object.meta.name
         );
         metadata.set("istio", "config", config);
-        let provenance = provenance(object, &path);
-        Some(Self { conditions, name, outcome, request_headers, response_headers, provenance, metadata })
+        let provenance = provenance(object, path);
+        Some(Self {
+            conditions,
+            name,
+            outcome,
+            request_headers,
+            response_headers,
+            filters,
+            provenance,
+            metadata,
+        })
     }
 
     fn route(&self, condition: &Condition, port: u16) -> Route {
@@ -322,6 +353,7 @@ impl HttpRule {
         Route {
             request_headers: self.request_headers.clone(),
             response_headers: self.response_headers.clone(),
+            filters: self.filters.clone(),
             metadata: self.metadata.clone(),
             ..bare_route(&name, condition.request.clone(), action, from)
         }

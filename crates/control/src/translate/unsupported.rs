@@ -71,30 +71,9 @@ pub(super) fn virtual_service(object: &Object, spec: &VirtualService, found: &mu
 
 fn http_rule(teller: &mut Teller<'_>, rule: &HttpRoute, path: &str) {
     let at = |field: &str| format!("{path}.{field}");
-    teller.tell(rule.fault.is_some(), &at("fault"), "requests are sent on without delay or error");
-    let mirrors = "no copies are sent";
-    teller.tell(rule.mirror.is_some(), &at("mirror"), mirrors);
-    teller.tell(!rule.mirrors.is_empty(), &at("mirrors"), mirrors);
-    teller.tell(
-        rule.cors_policy.is_some(),
-        &at("corsPolicy"),
-        "the application must answer preflights itself",
-    );
-    teller.tell(
-        rule.delegate.is_some(),
-        &at("delegate"),
-        "write the rules into this VirtualService; until then such requests are answered with 503",
-    );
     if let Some(retries) = &rule.retries {
         let remote = retries.retry_remote_localities.is_some();
         teller.tell(remote, &at("retries.retryRemoteLocalities"), "every endpoint may be tried");
-    }
-    for (index, m) in rule.r#match.iter().enumerate() {
-        teller.tell(
-            !m.stat_prefix.is_empty(),
-            &at(&format!("match[{index}].statPrefix")),
-            "metrics keep their names",
-        );
     }
 }
 

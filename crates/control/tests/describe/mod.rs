@@ -8,7 +8,7 @@ use model::matcher::{StringMatch, StringMatchKind};
 use model::provenance::Provenance;
 use model::retry::RetryPolicy;
 use model::route::{
-    Action, HostRewrite, PathMatch, PathRewrite, Route, RouteConfiguration, RouteMatch, Target,
+    Action, HostRewrite, MirrorTarget, PathMatch, PathRewrite, Route, RouteConfiguration, RouteMatch, Target,
 };
 use model::tls::{DownstreamTls, SecretSource, UpstreamTls};
 use std::fmt::Write;
@@ -134,6 +134,10 @@ fn route(out: &mut String, r: &Route) {
     );
     edits(out, "request", &r.request_headers);
     edits(out, "response", &r.response_headers);
+    if let Some(filters) = &r.filters {
+        filters.fault.iter().for_each(|f| line!(out, "      fault {:?}", f.used()));
+        filters.cors.iter().for_each(|c| line!(out, "      cors {:?}", c.used()));
+    }
     let Action::Forward(forward) = &r.action else { return };
     let Target::Weighted(all) = &forward.target else { return };
     for w in all {
@@ -223,6 +227,14 @@ fn action(a: &Action) -> String {
             }));
             parts.extend(f.timeout.map(|t| format!("timeout {t:?}")));
             parts.extend(f.retry.as_ref().map(|r| format!("retry {}", retries(r))));
+            parts.extend(f.mirrors.iter().map(|m| match &m.target {
+                MirrorTarget::Cluster(name) => {
+                    let share = m.share.map(|s| format!(" {}/{}", s.numerator, s.denominator));
+                    format!("copy({name}{})", share.unwrap_or_default())
+                }
+                MirrorTarget::Header(name) => format!("copy by {name}"),
+            }));
+            parts.extend(f.hash_policies.iter().map(|h| format!("hash {:?}", h.source)));
             if f.upgrades.iter().any(|u| u.terminate_connect) {
                 parts.push("terminate".to_owned());
             }
