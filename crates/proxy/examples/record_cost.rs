@@ -2,7 +2,7 @@
 //! an access log. Run it with `cargo run --release -p ieum-proxy --example record_cost`.
 
 use ieum_proxy::record::{ConnectionRecord, NodeLabels, Recorder, RequestRecord, Telemetry, UpstreamRecord};
-use model::cluster::{Cluster, Discovery, Transport, UpstreamHttp};
+use model::cluster::{Cluster, Discovery};
 use model::endpoint::{Endpoint, EndpointAddress, Health};
 use model::format::Template;
 use model::listener::{

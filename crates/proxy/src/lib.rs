@@ -6,6 +6,7 @@
 pub mod run;
 pub mod admin;
 pub mod dns;
+pub mod health;
 pub mod discovery;
 pub mod worker;
 mod connection;

@@ -79,7 +79,7 @@ impl Local {
         let mut known = rustc_hash::FxHashMap::default();
         for cluster in snapshot.clusters.values() {
             for endpoint in &cluster.endpoints {
-                known.insert(endpoint.id, cluster.config.idle_timeout);
+                known.insert(endpoint.id, (cluster.config.idle_timeout, &*endpoint.vitals));
             }
         }
         self.pools.sweep(|id| known.get(&id).copied());

@@ -10,6 +10,7 @@ pub use setup::{IdentityOptions, Options, RunError};
 use crate::admin::{self, Admin};
 use crate::discovery::{self, Hub, Stream};
 use crate::dns;
+use crate::health;
 use crate::notice::tell;
 use crate::worker::{self, Workers};
 use ending::Ending;
@@ -50,6 +51,7 @@ async fn serve(setup: Setup, options: Options, started: Instant) -> Result<(), R
     spawn_local(timers(hub.clone()));
     spawn_local(give_back(options.tidy));
     spawn_local(dns::follow(hub.clone()));
+    spawn_local(health::follow(hub.live().clone()));
     if let Some(file) = last_good {
         let hub = hub.clone();
         spawn_local(async move { hub.keep_saved(file).await });

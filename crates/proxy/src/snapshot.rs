@@ -6,10 +6,16 @@
 //! when, is `discovery`'s.
 
 mod cluster;
+mod endpoint;
 mod listener;
+mod transport;
+mod usage;
 
-pub use cluster::{ClusterState, EndpointState, TransportState};
+pub use cluster::{ClusterState, Wish};
+pub use endpoint::{EndpointState, Vitals};
 pub use listener::{ChainState, HttpState, ListenerState, NetworkState, TcpState};
+pub use transport::TransportState;
+pub use usage::{Limited, Permit, Usage};
 
 use crate::record::Telemetry;
 use arc_swap::ArcSwap;
@@ -21,7 +27,7 @@ use model::tls::Secret;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// All accepted resources, as they were decoded.
 #[derive(Debug, Clone, Default)]
@@ -56,11 +62,18 @@ pub struct Snapshot {
     pub listeners: BTreeMap<String, Arc<ListenerState>>,
     /// Clusters by name.
     pub clusters: FxHashMap<Box<str>, Arc<ClusterState>>,
+    /// Rings when an endpoint failed too often.
+    alarm: Arc<Notify>,
 }
 
 impl Snapshot {
     fn empty() -> Self {
-        Self { config: Config::default(), listeners: BTreeMap::new(), clusters: FxHashMap::default() }
+        Self {
+            config: Config::default(),
+            listeners: BTreeMap::new(),
+            clusters: FxHashMap::default(),
+            alarm: Arc::default(),
+        }
     }
 
     /// Compiles `config`; what equals a part of `previous` is shared with it.
@@ -72,7 +85,12 @@ impl Snapshot {
         let listeners = config.listeners.iter().map(|(name, listener)| {
             (name.clone(), ListenerState::compile(config, listener, previous, telemetry))
         });
-        Self { config: config.clone(), listeners: listeners.collect(), clusters: clusters.collect() }
+        Self {
+            config: config.clone(),
+            listeners: listeners.collect(),
+            clusters: clusters.collect(),
+            alarm: previous.alarm.clone(),
+        }
     }
 
     /// Whether `other` was compiled from the same secrets.
@@ -111,6 +129,12 @@ impl Live {
     /// The cell itself, for readers that keep a cache of it (`arc_swap::Cache`).
     pub fn cell(&self) -> &ArcSwap<Snapshot> {
         &self.current
+    }
+
+    /// Returns when an endpoint failed too often: [`model::outlier`] decides what is done.
+    pub async fn alarmed(&self) {
+        let alarm = self.current().alarm.clone();
+        alarm.notified().await;
     }
 
     /// Wakes at each change.

@@ -6,8 +6,10 @@ mod passage;
 use crate::failure::Failure;
 use crate::local::Local;
 use crate::record::{ConnectionRecord, Exchange, UpstreamRecord};
-use crate::snapshot::{ClusterState, EndpointState, TcpState};
-use crate::upstream::{Connected, connect};
+use crate::snapshot::{ClusterState, EndpointState, Limited, Permit, TcpState};
+use crate::upstream::{ConnectError, Connected, connect};
+use model::limits::Priority;
+use model::outlier::Verdict;
 use model::route::WeightedCluster;
 use passage::{Ended, Passage};
 use std::rc::Rc;
@@ -99,19 +101,31 @@ fn pick_weighted(clusters: &[WeightedCluster], random: u64) -> Option<&str> {
     chosen.or(clusters.first()).map(|c| c.cluster.as_str())
 }
 
-/// An endpoint with one more connection.
-struct Active(Arc<EndpointState>);
+/// An endpoint with one more connection, counted where the cluster limits them.
+struct Active {
+    endpoint: Arc<EndpointState>,
+    _permit: Option<Permit>,
+}
 
 impl Active {
-    fn new(endpoint: &Arc<EndpointState>) -> Self {
+    fn new(endpoint: &Arc<EndpointState>, permit: Option<Permit>) -> Self {
         endpoint.active.fetch_add(1, Ordering::Relaxed);
-        Self(endpoint.clone())
+        Self { endpoint: endpoint.clone(), _permit: permit }
+    }
+}
+
+/// What a connection that was made, or not, says of its endpoint.
+fn verdict(outcome: &Result<Connected, ConnectError>) -> Verdict {
+    match outcome {
+        Ok(_) => Verdict::Answered(200),
+        Err(ConnectError::Timeout(..)) => Verdict::TimedOut,
+        Err(_) => Verdict::Broken,
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -124,14 +138,16 @@ async fn connect_some(
     let mut tried = Vec::new();
     // Those that failed count as busy until it is over: the least busy is another.
     let mut failed = Vec::new();
-    let mut last = (Failure::NoHealthyEndpoint, None);
+    let mut last = (Failure::NoHealthyEndpoint, Some(cluster.describe_absence()));
     while tried.len() < tries {
         let picked = cluster.pick_avoiding(local.random(), &tried, PICKS);
         let Some(endpoint) = picked.filter(|e| !tried.contains(&e.id)) else { break };
         tried.push(endpoint.id);
         exchange.attempts += 1;
-        let active = Active::new(endpoint);
-        let outcome = connect(endpoint, cluster.config.connect_timeout).await;
+        let permit = cluster.take(Limited::Connections, Priority::Default);
+        let active = Active::new(endpoint, permit.map_err(|_| (Failure::Overflow, None))?);
+        let outcome = connect(&cluster.config, endpoint).await;
+        cluster.report(endpoint, verdict(&outcome));
         let (local, peer_uri) = match &outcome {
             Ok(connected) => (connected.local, connected.peer_uri.clone()),
             Err(_) => (None, None),

@@ -8,6 +8,7 @@ mod body;
 mod connect;
 mod mirrors;
 mod pool;
+mod rest;
 mod watch;
 
 pub use body::{BodyTally, Outgoing, Replay};

@@ -1,7 +1,8 @@
 //! `/clusters`: every cluster with its endpoints, in Envoy's text format and in its JSON.
 
-use crate::snapshot::{ClusterState, EndpointState, Snapshot};
+use crate::snapshot::{ClusterState, EndpointState, Limited, Snapshot};
 use model::endpoint::{Health, LocalityEndpoints};
+use model::limits::Priority;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
@@ -20,6 +21,7 @@ pub(super) fn as_text(snapshot: &Snapshot) -> String {
     for (name, cluster) in sorted(snapshot) {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{name}::observability_name::{name}");
+        limits(&mut out, name, cluster);
         if let Some(eds) = crate::discovery::eds_name(&cluster.config) {
             let _ = writeln!(out, "{name}::eds_service_name::{eds}");
         }
@@ -29,7 +31,7 @@ pub(super) fn as_text(snapshot: &Snapshot) -> String {
             let facts = [
                 ("rq_active", endpoint.active.load(Ordering::Relaxed).to_string()),
                 ("hostname", endpoint.endpoint.hostname.clone()),
-                ("health_flags", health_flags(endpoint.endpoint.health).to_owned()),
+                ("health_flags", health_flags(cluster, endpoint)),
                 ("weight", endpoint.endpoint.weight.to_string()),
                 ("region", locality.map(|l| l.region.clone()).unwrap_or_default()),
                 ("zone", locality.map(|l| l.zone.clone()).unwrap_or_default()),
@@ -42,6 +44,18 @@ pub(super) fn as_text(snapshot: &Snapshot) -> String {
         }
     }
     out
+}
+
+/// The limits of each priority; none is told as the largest number, which is how Envoy is told of none.
+fn limits(out: &mut String, name: &str, cluster: &ClusterState) {
+    for (priority, word) in [(Priority::Default, "default_priority"), (Priority::High, "high_priority")] {
+        let thresholds = cluster.config.limits.of(priority);
+        let limited = [Limited::Connections, Limited::Pending, Limited::Requests, Limited::Retries];
+        for what in limited {
+            let limit = what.of(thresholds).unwrap_or(u32::MAX);
+            let _ = writeln!(out, "{name}::{word}::{}::{limit}", what.as_str());
+        }
+    }
 }
 
 /// Envoy's `Clusters` message.
@@ -66,7 +80,7 @@ fn host(cluster: &ClusterState, endpoint: &EndpointState) -> Value {
         "stats": [
             { "type": "GAUGE", "name": "rq_active", "value": endpoint.active.load(Ordering::Relaxed).to_string() },
         ],
-        "health_status": { "eds_health_status": eds_health(endpoint.endpoint.health) },
+        "health_status": health_status(cluster, endpoint),
         "weight": endpoint.endpoint.weight,
         "locality": {},
     });
@@ -96,12 +110,29 @@ fn place<'c>(cluster: &'c ClusterState, endpoint: &EndpointState) -> Option<&'c 
     with.next()
 }
 
-fn health_flags(health: Health) -> &'static str {
-    match health {
-        Health::Unknown | Health::Healthy => "healthy",
+fn health_flags(cluster: &ClusterState, endpoint: &EndpointState) -> String {
+    let said = match endpoint.endpoint.health {
+        Health::Unknown | Health::Healthy => "",
         Health::Unhealthy | Health::Draining => "/failed_eds_health",
         Health::Degraded => "/degraded_eds_health",
+    };
+    let checks = if endpoint.fails_checks(&cluster.config) { "/failed_active_hc" } else { "" };
+    let outlier = if endpoint.is_ejected(&cluster.config) { "/failed_outlier_check" } else { "" };
+    match format!("{checks}{outlier}{said}") {
+        flags if flags.is_empty() => "healthy".to_owned(),
+        flags => flags,
     }
+}
+
+fn health_status(cluster: &ClusterState, endpoint: &EndpointState) -> Value {
+    let mut status = json!({ "eds_health_status": eds_health(endpoint.endpoint.health) });
+    if endpoint.fails_checks(&cluster.config) {
+        status["failed_active_health_check"] = json!(true);
+    }
+    if endpoint.is_ejected(&cluster.config) {
+        status["failed_outlier_check"] = json!(true);
+    }
+    status
 }
 
 fn eds_health(health: Health) -> &'static str {

@@ -181,7 +181,6 @@ async fn connect(hub: &Hub, ads: &Ads) -> Result<Channel, String> {
     let cluster = snapshot.clusters.get(ads.cluster.as_str()).ok_or("its cluster has no endpoints yet")?;
     let endpoint =
         cluster.pick(RandomState::new().hash_one(0)).ok_or("its cluster has no endpoint to use")?;
-    let limit = cluster.config.connect_timeout;
     let uri = Uri::builder().scheme("http").authority(ads.authority.as_str()).path_and_query("/").build();
     // Names of clusters need not be host names.
     let uri = uri.unwrap_or_else(|_| Uri::from_static("http://control-plane"));
@@ -193,7 +192,7 @@ async fn connect(hub: &Hub, ads: &Ads) -> Result<Channel, String> {
         .http2_keep_alive_interval(every)
         .keep_alive_timeout(patience)
         .keep_alive_while_idle(true)
-        .connect_with_connector(Connector { endpoint: endpoint.clone(), limit })
+        .connect_with_connector(Connector { endpoint: endpoint.clone(), cluster: cluster.config.clone() })
         .await
         .map_err(|error| root_cause(&error))
 }
@@ -218,7 +217,7 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
 /// Connects where it was told to, whatever URI tonic asks for.
 struct Connector {
     endpoint: Arc<crate::snapshot::EndpointState>,
-    limit: Duration,
+    cluster: Arc<model::cluster::Cluster>,
 }
 
 impl Service<Uri> for Connector {
@@ -231,8 +230,9 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let (endpoint, limit) = (self.endpoint.clone(), self.limit);
-        let connecting = async move { Ok(TokioIo::new(upstream::connect(&endpoint, limit).await?.stream)) };
+        let (endpoint, cluster) = (self.endpoint.clone(), self.cluster.clone());
+        let connecting =
+            async move { Ok(TokioIo::new(upstream::connect(&cluster, &endpoint).await?.stream)) };
         Box::pin(connecting) as Pin<Box<_>>
     }
 }

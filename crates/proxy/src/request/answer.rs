@@ -13,8 +13,13 @@ use std::task::{Context, Poll};
 
 /// Carries the reason token of an answer of ours.
 pub(super) const REASON: HeaderName = HeaderName::from_static("x-ieum-reason");
+/// Says to a proxy of the mesh that no application began with its request, so that it may send it again whatever its
+/// method. It is told over mutual TLS only, believed over mutual TLS only, and passed on to nobody.
+pub(super) const UNPROCESSED: HeaderName = HeaderName::from_static("x-ieum-unprocessed");
 /// Carries the request's id.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Tells the client that a limit was reached.
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -154,11 +159,17 @@ impl Refusal {
     pub(super) fn answer(&self, failure: Failure) -> Answer {
         let outcome = failure.outcome();
         let status = outcome.status.as_u16();
-        if self.is_grpc {
-            return self.answer_with(status, outcome.grpc_status, outcome.token, outcome.token);
+        let mut answer = match self.is_grpc {
+            true => self.answer_with(status, outcome.grpc_status, outcome.token, outcome.token),
+            false => {
+                let text = format!("{} (request {})\n", failure.sentence(), self.id);
+                self.answer_with(status, outcome.grpc_status, outcome.token, &text)
+            }
+        };
+        if failure == Failure::Overflow {
+            answer.set(OVERLOADED, b"true");
         }
-        let text = format!("{} (request {})\n", failure.sentence(), self.id);
-        self.answer_with(status, outcome.grpc_status, outcome.token, &text)
+        answer
     }
 
     /// The same of any status, with any words.

@@ -3,7 +3,7 @@
 use super::affinity::{Bound, subset};
 use super::answer::{AnswerBody, UNPROCESSED};
 use super::edits::{self, Edits, Outbound};
-use super::limits::deadline;
+use super::limits::{deadline, shorten};
 use super::permit::Permit;
 use super::tries::{Exchanged, Message, Tries, UpstreamBody, bounded};
 use super::{Cause, Stage};
@@ -99,6 +99,9 @@ impl Stage<'_> {
             self.context.local.watch().add(&tally, limit, exchange.start);
         }
         let deadline = deadline(&self.http.manager, forward, &parts.headers, exchange.start, &tally);
+        if let Some(timeout) = forward.grpc_timeout {
+            shorten(timeout, &mut parts.headers);
+        }
         let message = Message {
             parts: &mut parts,
             out,

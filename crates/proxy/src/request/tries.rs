@@ -1,21 +1,22 @@
 //! Trying endpoints until one answers: which, how often, how long; and the body of the answer that came.
 
-use super::answer::{AnswerBody, BodyError};
+use super::answer::{AnswerBody, BodyError, UNPROCESSED};
 use super::edits::Outbound;
 use super::forward::{Plan, endpoint_host};
 use super::limits::Deadline;
 use super::{Cause, Stage};
 use crate::failure::Failure;
 use crate::record::{Exchange, UpstreamRecord};
-use crate::snapshot::EndpointState;
-use crate::upstream::{BodyTally, Lease, Outgoing, Replay, Sent};
+use crate::snapshot::{EndpointState, Permit, Wish};
+use crate::upstream::{BodyTally, ConnectError, Lease, Outgoing, Replay, Sent};
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, HeaderName, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, UPGRADE};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use model::outlier::Verdict;
 use model::retry::{RetryPolicy, TryOutcome};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -53,6 +54,10 @@ pub(super) struct Tries<'t> {
     /// The request's headers are looked at after a try, and copied for it; else the try takes them.
     needs_head_again: bool,
     tried: Vec<u64>,
+    /// The endpoint of the try that is on.
+    trying: Option<Arc<EndpointState>>,
+    /// An application may have begun with the request.
+    begun: bool,
 }
 
 /// How one try ended, when not with an answer that is taken.
@@ -76,7 +81,17 @@ impl<'t> Tries<'t> {
             replay.stop_keeping();
         }
         let needs_head_again = policy.is_some() || plan.answer_needs_request();
-        Self { stage, plan, policy, message, replay, needs_head_again, tried: Vec::new() }
+        Self {
+            stage,
+            plan,
+            policy,
+            message,
+            replay,
+            needs_head_again,
+            tried: Vec::new(),
+            begun: false,
+            trying: None,
+        }
     }
 
     pub(super) fn into_parts(self) -> &'t Parts {
@@ -86,6 +101,7 @@ impl<'t> Tries<'t> {
     /// Tries until an answer is taken or nothing is left to try.
     pub(super) async fn run(&mut self, exchange: &mut Exchange) -> Result<Exchanged, Cause> {
         let mut left = self.policy.map_or(0, |p| p.retries);
+        let mut retrying: Option<Permit> = None;
         loop {
             exchange.attempts += 1;
             let outcome = self.once(exchange, left > 0).await;
@@ -95,9 +111,28 @@ impl<'t> Tries<'t> {
             };
             let wants = self.policy.filter(|_| failed.retry && self.replay.can_repeat());
             let Some(policy) = wants.filter(|_| left > 0) else {
-                let exhausted = wants.is_some();
-                return Err(Cause { failure: failed.failure, detail: failed.detail, exhausted });
+                return Err(Cause {
+                    failure: failed.failure,
+                    detail: failed.detail,
+                    exhausted: wants.is_some(),
+                    unprocessed: !self.begun,
+                });
             };
+            drop(retrying.take());
+            // Waiting counts, too: a storm is made of those that wait.
+            match self.plan.cluster.take_retry(self.plan.forward.priority) {
+                Ok(permit) => retrying = permit,
+                Err(_) => {
+                    let detail = failed.detail.unwrap_or_default();
+                    let detail = Some(format!("{detail}; no retry: as many are under way as may be"));
+                    return Err(Cause {
+                        failure: failed.failure,
+                        detail,
+                        exhausted: false,
+                        unprocessed: !self.begun,
+                    });
+                }
+            }
             left -= 1;
             exchange.transport_failure = failed.detail;
             let pause = policy.back_off(policy.retries - left, self.stage.context.local.random());
@@ -110,11 +145,14 @@ impl<'t> Tries<'t> {
         let Some(limit) = limit else { return self.attempt(exchange, may_retry).await };
         match tokio::time::timeout(limit, self.attempt(exchange, may_retry)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(TryFailed {
-                failure: Failure::PerTryTimeout,
-                detail: Some(format!("no answer within {} ms", limit.as_millis())),
-                retry: self.wants(TryOutcome::PerTryTimeout),
-            }),
+            Err(_) => {
+                self.report(Verdict::TimedOut);
+                Err(TryFailed {
+                    failure: Failure::PerTryTimeout,
+                    detail: Some(format!("no answer within {} ms", limit.as_millis())),
+                    retry: self.wants(TryOutcome::PerTryTimeout),
+                })
+            }
         }
     }
 
@@ -123,7 +161,7 @@ impl<'t> Tries<'t> {
     }
 
     async fn attempt(&mut self, exchange: &mut Exchange, may_retry: bool) -> Result<Exchanged, TryFailed> {
-        let mut stale = 0;
+        let (mut stale, begun) = (0, self.begun);
         loop {
             let endpoint = self.pick()?;
             exchange.upstream = Some(UpstreamRecord {
@@ -138,14 +176,18 @@ impl<'t> Tries<'t> {
                 upstream.peer_uri = lease.peer_uri();
             }
             let request = self.request(&endpoint, lease.is_http2(), exchange.attempts)?;
+            self.begun = true;
             match lease.send(request).await {
                 Sent::NotSent(request) if lease.reused && stale < STALE_LIMIT => {
                     stale += 1;
+                    self.begun = begun;
                     if !self.needs_head_again {
                         self.message.parts.headers = request.into_parts().0.headers;
                     }
                 }
                 Sent::NotSent(_) => {
+                    self.report(Verdict::Broken);
+                    self.begun = begun;
                     let detail = Some(format!(
                         "{}: the connection closed before it took the request",
                         endpoint.address
@@ -171,8 +213,18 @@ impl<'t> Tries<'t> {
         may_retry: bool,
     ) -> Result<Exchanged, TryFailed> {
         let headers = response.headers();
+        if may_retry
+            && headers.contains_key(UNPROCESSED)
+            && lease.peer_uri().is_some()
+            && self.replay.can_repeat()
+            && self.wants(TryOutcome::RefusedStream)
+        {
+            let detail = Some("the endpoint's proxy says that no application began with it".to_owned());
+            return Err(TryFailed { failure: Failure::UpstreamReset, detail, retry: true });
+        }
         let grpc_status = headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse().ok());
         let status = response.status().as_u16();
+        self.report(grpc_status.map_or(Verdict::Answered(status), Verdict::of_grpc));
         if self.replay.can_repeat() && self.wants(TryOutcome::Answer { status, grpc_status, headers }) {
             if may_retry {
                 let detail = Some(format!("the endpoint answered {status}"));
@@ -190,21 +242,29 @@ impl<'t> Tries<'t> {
             Some(policy) => (self.tried.as_slice(), policy.host_picks),
             None => (&[][..], 1),
         };
-        match self.plan.cluster.pick_avoiding(random, avoid, picks) {
-            Some(endpoint) => {
-                if self.policy.is_some() {
-                    self.tried.push(endpoint.id);
-                }
-                Ok(endpoint.clone())
-            }
-            None => {
-                let cluster = self.plan.cluster;
-                let detail = match cluster.endpoints.len() {
-                    0 => format!("cluster `{}` has no endpoints", cluster.config.name),
-                    n => format!("none of the {n} endpoints of cluster `{}` is healthy", cluster.config.name),
-                };
-                Err(TryFailed { failure: Failure::NoHealthyEndpoint, detail: Some(detail), retry: false })
-            }
+        let wish = Wish { random, hash: self.plan.hash, subset: &self.plan.subset, avoid, picks };
+        let Some(endpoint) = self.plan.cluster.choose(&wish) else {
+            let detail = Some(self.plan.cluster.describe_absence());
+            return Err(TryFailed { failure: Failure::NoHealthyEndpoint, detail, retry: false });
+        };
+        if self.policy.is_some() {
+            self.tried.push(endpoint.id);
+        }
+        self.trying = Some(endpoint.clone());
+        Ok(endpoint.clone())
+    }
+
+    /// Tells outlier detection what the try that is on came to.
+    fn report(&self, verdict: Verdict) {
+        if let Some(endpoint) = &self.trying {
+            self.plan.cluster.report(endpoint, verdict);
+        }
+    }
+
+    /// The same where a limit from outside ended it.
+    pub(super) fn report_end(&self, failure: Failure) {
+        if failure == Failure::Timeout {
+            self.report(Verdict::TimedOut);
         }
     }
 
@@ -215,17 +275,26 @@ impl<'t> Tries<'t> {
             None => self.message.parts.version,
         };
         let pools = self.stage.context.local.pools();
-        match pools.lease(self.plan.cluster, endpoint, client).await {
+        match pools.lease_as(self.plan.cluster, endpoint, client, self.plan.forward.priority).await {
             Ok(lease) if lease.is_http2() && self.message.upgrade.is_some() => {
                 let detail = Some("an upgrade cannot be passed on to an HTTP/2 endpoint".to_owned());
                 Err(TryFailed { failure: Failure::UpgradeNotAllowed, detail, retry: false })
             }
             Ok(lease) => Ok(lease),
-            Err(error) => Err(TryFailed {
-                failure: error.failure(),
-                detail: Some(error.to_string()),
-                retry: self.wants(TryOutcome::ConnectFailure),
-            }),
+            Err(error) => {
+                let is_ours = matches!(error, ConnectError::Overflow(_));
+                if !is_ours {
+                    self.report(match error {
+                        ConnectError::Timeout(..) => Verdict::TimedOut,
+                        _ => Verdict::Broken,
+                    });
+                }
+                Err(TryFailed {
+                    failure: error.failure(),
+                    detail: Some(error.to_string()),
+                    retry: !is_ours && self.wants(TryOutcome::ConnectFailure),
+                })
+            }
         }
     }
 
@@ -266,7 +335,11 @@ impl<'t> Tries<'t> {
         if self.plan.taken.virtual_host().is_some_and(|v| v.attempt_count_in_request) {
             headers.insert(ATTEMPT_COUNT, HeaderValue::from(attempt));
         }
-        let mut request = Request::new(self.replay.outgoing());
+        let body = self.replay.outgoing();
+        if !is_http2 && expects_body(&message.parts.method) && matches!(body, Outgoing::Empty) {
+            headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
+        }
+        let mut request = Request::new(body);
         *request.method_mut() = message.parts.method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
@@ -280,7 +353,10 @@ impl<'t> Tries<'t> {
         if self.replay.has_failed() {
             return TryFailed { failure: Failure::ClientGone, detail, retry: false };
         }
-        let refused = reset_reason(error) == Some(h2::Reason::REFUSED_STREAM);
+        let refused = is_refused(error);
+        if !refused {
+            self.report(Verdict::Broken);
+        }
         let outcome = match refused {
             true => TryOutcome::RefusedStream,
             false => TryOutcome::Reset { request_sent: true },
@@ -296,6 +372,11 @@ impl Message<'_> {
     }
 }
 
+/// Whether a request of this method says that it has no body, where it has none, as Envoy does.
+fn expects_body(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT)
+}
+
 /// An error with what caused it.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -308,15 +389,17 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn reset_reason(error: &hyper::Error) -> Option<h2::Reason> {
+/// Whether the endpoint says that it did not begin: it refused the stream, or left with a GOAWAY that leaves it out
+/// (RFC 9113, 8.7).
+fn is_refused(error: &hyper::Error) -> bool {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = source {
         if let Some(h2) = inner.downcast_ref::<h2::Error>() {
-            return h2.reason();
+            return h2.reason() == Some(h2::Reason::REFUSED_STREAM) || (h2.is_go_away() && h2.is_remote());
         }
         source = inner.source();
     }
-    None
+    false
 }
 
 /// Runs `tries` until a limit is reached.

@@ -121,7 +121,7 @@ impl Stage<'_> {
             }
             tried.push(endpoint.id);
             exchange.attempts += 1;
-            let outcome = connect(endpoint, plan.cluster.config.connect_timeout).await;
+            let outcome = connect(&plan.cluster.config, endpoint).await;
             let (local, peer_uri) = match &outcome {
                 Ok(connected) => (connected.local, connected.peer_uri.clone()),
                 Err(_) => (None, None),

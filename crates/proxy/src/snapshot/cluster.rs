@@ -1,15 +1,22 @@
-//! Clusters as they run: endpoints flattened, transports made, and the state that outlives a change of configuration.
+//! Clusters as they run: endpoints flattened, tables for picking them, and the state that outlives a change of
+//! configuration.
 
+use super::endpoint::EndpointState;
+use super::transport::Transports;
+use super::usage::{Limited, Permit, Usage};
 use super::{Config, Snapshot};
-use identity::config::{client_config, server_name};
-use model::balance::{self, Weights};
-use model::cluster::{Cluster, Discovery, Transport, UpstreamHttp};
-use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, LocalityEndpoints};
-use model::tls::UpstreamTls;
-use rustls_pki_types::ServerName;
+use arc_swap::ArcSwap;
+use model::balance::{Ask, Candidate, Criteria, SUBSET_NAMESPACE, Standing, SubsetTables};
+use model::cluster::{Cluster, Discovery, Transport};
+use model::endpoint::{Assignment, EndpointAddress, Health};
+use model::limits::Priority;
+use model::metadata::Value;
+use model::outlier::Verdict;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Notify;
 
 /// A cluster and its endpoints.
 pub struct ClusterState {
@@ -17,41 +24,53 @@ pub struct ClusterState {
     pub config: Arc<Cluster>,
     /// Every endpoint, whether it may be picked or not.
     pub endpoints: Vec<Arc<EndpointState>>,
+    /// What it is being asked for.
+    pub usage: Arc<Usage>,
     assignment: Option<Arc<Assignment>>,
-    /// Positions of those that may be picked: the healthy ones of the best priority that has any, else the degraded.
-    usable: Vec<u32>,
-    weights: Weights,
+    /// Where each endpoint is.
+    places: Vec<Place>,
+    /// Made anew whenever an endpoint's health changes.
+    tables: ArcSwap<SubsetTables>,
     turn: Arc<AtomicU64>,
+    alarm: Arc<Notify>,
 }
 
-/// One endpoint. Its identity and counters outlive changes of configuration.
-pub struct EndpointState {
-    /// Stays the same while address and transport do: a connection made for it may be used again.
-    pub id: u64,
-    /// Where it is.
-    pub address: SocketAddr,
-    /// What discovery says of it.
-    pub endpoint: Arc<Endpoint>,
-    /// How it is reached.
-    pub transport: TransportState,
-    /// Requests it is working on, over all threads.
-    pub active: Arc<AtomicU32>,
-    configured: Transport,
+/// An endpoint's place in the assignment.
+struct Place {
+    locality: u32,
+    locality_weight: Option<u32>,
+    priority: u32,
 }
 
-/// A transport that is ready to be used, or the reason why it is not.
-#[derive(Clone)]
-pub enum TransportState {
-    /// Bytes as they are.
-    Plain,
-    /// TLS.
-    Tls {
-        /// The client's side of it, or why it cannot be made (a secret that has not been delivered).
-        config: Result<Arc<rustls::ClientConfig>, Arc<str>>,
-        /// The name handed to rustls; sent as SNI where the configuration says so.
-        server_name: ServerName<'static>,
-    },
+/// What an endpoint is wanted for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'w> {
+    /// Any 64 random bits.
+    pub random: u64,
+    /// What the request is hashed to, if it is.
+    pub hash: Option<u64>,
+    /// What the endpoint has to be like.
+    pub subset: &'w Criteria,
+    /// Ids of endpoints that were tried.
+    pub avoid: &'w [u64],
+    /// Picks made to find one that was not tried.
+    pub picks: u32,
 }
+
+/// Nothing is asked of an endpoint.
+static ANY: Criteria = BTreeMap::new();
+
+impl Wish<'static> {
+    /// Any endpoint.
+    pub fn any(random: u64) -> Self {
+        Self { random, hash: None, subset: &ANY, avoid: &[], picks: 1 }
+    }
+}
+
+/// The metadata key that is hashed instead of the address.
+const HASH_KEY: &str = "hash_key";
+/// Rolls of the dice for an endpoint that is old enough.
+const ROLLS: u32 = 16;
 
 impl ClusterState {
     pub(super) fn compile(config: &Config, cluster: &Arc<Cluster>, previous: &Snapshot) -> Arc<Self> {
@@ -65,57 +84,181 @@ impl ClusterState {
             return old.clone();
         }
         let mut transports = Transports { config, http: cluster.http, made: Vec::new() };
-        let localities = assignment.iter().flat_map(|a| &a.localities);
+        let localities = assignment.iter().flat_map(|a| &a.localities).enumerate();
         let mut endpoints = Vec::new();
         let mut places = Vec::new();
-        for locality in localities {
+        for (number, locality) in localities {
             for endpoint in &locality.endpoints {
                 let EndpointAddress::Socket(address) = endpoint.address else { continue };
                 let transport = cluster.transport_for(endpoint);
                 let before = old.and_then(|old| old.endpoint_at(address, transport));
                 endpoints.push(EndpointState::new(address, endpoint, transport, &mut transports, before));
-                places.push((locality, endpoint));
+                places.push(Place {
+                    locality: number as u32,
+                    locality_weight: locality.weight,
+                    priority: locality.priority,
+                });
             }
         }
-        let usable = usable(&places);
-        let weights =
-            Weights::new(usable.iter().filter_map(|at| places.get(*at as usize)).map(|p| p.1.weight));
-        let turn = old.map(|old| old.turn.clone()).unwrap_or_default();
-        Arc::new(Self { config: cluster.clone(), endpoints, assignment, usable, weights, turn })
+        let state = Self {
+            config: cluster.clone(),
+            endpoints,
+            usage: old.map(|old| old.usage.clone()).unwrap_or_default(),
+            assignment,
+            places,
+            tables: ArcSwap::default(),
+            turn: old.map(|old| old.turn.clone()).unwrap_or_default(),
+            alarm: previous.alarm.clone(),
+        };
+        state.refresh();
+        Arc::new(state)
     }
 
     fn endpoint_at(&self, address: SocketAddr, transport: &Transport) -> Option<&Arc<EndpointState>> {
-        self.endpoints.iter().find(|e| e.address == address && e.configured == *transport)
+        self.endpoints.iter().find(|e| e.is_at(address, transport))
+    }
+
+    /// Looks at the health of its endpoints again. One caller at a time: the thread that publishes.
+    pub fn refresh(&self) {
+        let keys: Vec<String> = match self.config.load_balancing.is_consistent() {
+            true => self.endpoints.iter().map(|endpoint| self.hash_key(endpoint)).collect(),
+            false => Vec::new(),
+        };
+        let candidate = |(at, (endpoint, place)): (usize, (&Arc<EndpointState>, &Place))| Candidate {
+            position: at as u32,
+            priority: place.priority,
+            locality: place.locality,
+            locality_weight: place.locality_weight,
+            weight: endpoint.endpoint.weight,
+            standing: endpoint.standing(&self.config),
+            key: keys.get(at).map_or("", String::as_str),
+        };
+        let candidates: Vec<Candidate<'_>> =
+            self.endpoints.iter().zip(&self.places).enumerate().map(candidate).collect();
+        let labels = |at: u32| self.endpoints.get(at as usize)?.endpoint.metadata.0.get(SUBSET_NAMESPACE);
+        let tables = SubsetTables::new(self.config.load_balancing, &self.config.spread, &candidates, &labels);
+        self.tables.store(Arc::new(tables));
+    }
+
+    /// What an endpoint is hashed by, as in Envoy.
+    fn hash_key(&self, endpoint: &EndpointState) -> String {
+        let named = endpoint.endpoint.metadata.value(SUBSET_NAMESPACE, HASH_KEY).and_then(Value::as_str);
+        match named {
+            Some(key) if !key.is_empty() => key.to_owned(),
+            _ if self.config.spread.hash_host_names && !endpoint.endpoint.hostname.is_empty() => {
+                endpoint.endpoint.hostname.clone()
+            }
+            _ => endpoint.address.to_string(),
+        }
     }
 
     /// The next endpoint by the cluster's load balancing; `None` when none may be used.
     pub fn pick(&self, random: u64) -> Option<&Arc<EndpointState>> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let active = |at: usize| self.usable_at(at).map_or(0, |e| e.active.load(Ordering::Relaxed));
-        let at = balance::pick(self.config.load_balancing, &self.weights, active, turn, random, 2)?;
-        self.usable_at(at)
+        self.choose(&Wish::any(random))
     }
 
-    /// As [`pick`](Self::pick), with up to `picks` tries to find one whose id is not in `avoid`; then any other that may
-    /// be used is taken, for a dead endpoint is the least busy one and would be picked again and again.
-    pub fn pick_avoiding(&self, mut random: u64, avoid: &[u64], picks: u32) -> Option<&Arc<EndpointState>> {
+    /// As [`pick`](Self::pick), with up to `picks` tries to find one whose id is not in `avoid`.
+    pub fn pick_avoiding(&self, random: u64, avoid: &[u64], picks: u32) -> Option<&Arc<EndpointState>> {
+        self.choose(&Wish { random, hash: None, subset: &ANY, avoid, picks })
+    }
+
+    /// The endpoint for a request; `None` when none may be used.
+    pub fn choose(&self, wish: &Wish<'_>) -> Option<&Arc<EndpointState>> {
+        let tables = self.tables.load();
+        let table = tables.table(wish.subset)?;
+        let active =
+            |at: u32| self.endpoints.get(at as usize).map_or(0, |e| e.active.load(Ordering::Relaxed));
+        let mut random = wish.random;
         let mut last = None;
-        for _ in 0..picks.max(1) {
-            let picked = self.pick(random)?;
-            if !avoid.contains(&picked.id) {
+        for attempt in 0..wish.picks.max(1) {
+            let mut roll = || {
+                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+                let ask = Ask { hash: wish.hash, random, turn, attempt };
+                random = random.rotate_left(21).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                self.endpoints.get(table.pick(&ask, active)? as usize)
+            };
+            let mut picked = roll()?;
+            // An endpoint that is new gets a part of what would be its own.
+            if let Some(slow) = &self.config.spread.slow_start {
+                for number in 1..ROLLS {
+                    let factor = slow.factor(picked.vitals.since.elapsed());
+                    let dice = wish.random.wrapping_mul(u64::from(number) * 2 + 1) >> 40;
+                    if factor >= 1.0 || dice as f64 / f64::from(1 << 24) < factor {
+                        break;
+                    }
+                    picked = roll()?;
+                }
+            }
+            if !wish.avoid.contains(&picked.id) {
                 return Some(picked);
             }
             last = Some(picked);
-            random = random.rotate_left(21).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         }
-        let count = self.usable.len();
-        let start = (random % count.max(1) as u64) as usize;
-        let mut others = (start..start + count).filter_map(|at| self.usable_at(at % count));
-        others.find(|endpoint| !avoid.contains(&endpoint.id)).or(last)
+        // A dead endpoint is the least busy one, and would be picked again and again.
+        let start = (random % table.usable().max(1) as u64) as usize;
+        let all = || table.positions().filter_map(|at| self.endpoints.get(at as usize));
+        let mut others = all().skip(start).chain(all().take(start));
+        others.find(|endpoint| !wish.avoid.contains(&endpoint.id)).or(last)
     }
 
-    fn usable_at(&self, at: usize) -> Option<&Arc<EndpointState>> {
-        self.endpoints.get(*self.usable.get(at)? as usize)
+    /// Why none may be used: how many there are, and what is wrong with them.
+    pub fn describe_absence(&self) -> String {
+        let name = &self.config.name;
+        if self.endpoints.is_empty() {
+            return format!("cluster `{name}` has no endpoints");
+        }
+        let count =
+            |suits: &dyn Fn(&EndpointState) -> bool| self.endpoints.iter().filter(|e| suits(e)).count();
+        let said = |e: &EndpointState| matches!(e.endpoint.health, Health::Unhealthy | Health::Draining);
+        let found = [
+            (count(&|e| e.is_ejected(&self.config)), "ejected for failures"),
+            (count(&|e| e.fails_checks(&self.config)), "failing health checks"),
+            (count(&said), "unhealthy by discovery"),
+        ];
+        let parts: Vec<String> =
+            found.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}")).collect();
+        match parts.is_empty() {
+            true => format!(
+                "none of the {} endpoints of cluster `{name}` is what the route asks for",
+                self.endpoints.len()
+            ),
+            false => format!(
+                "none of the {} endpoints of cluster `{name}` is healthy: {}",
+                self.endpoints.len(),
+                parts.join(", ")
+            ),
+        }
+    }
+
+    /// Takes one of what is limited: `Ok(None)` where there is no limit, an error where it is reached.
+    pub fn take(&self, what: Limited, priority: Priority) -> Result<Option<Permit>, Limited> {
+        match what.of(self.config.limits.of(priority)) {
+            None => Ok(None),
+            Some(limit) => self.usage.take(what, priority, limit.into()).map(Some).ok_or(what),
+        }
+    }
+
+    /// Leave for one retry more; as [`take`](Self::take). A budget is a share of the requests under way.
+    pub fn take_retry(&self, priority: Priority) -> Result<Option<Permit>, Limited> {
+        let limits = self.config.limits.of(priority);
+        let active = || self.endpoints.iter().map(|e| u64::from(e.active.load(Ordering::Relaxed))).sum();
+        let allowed = match limits.retry_budget {
+            Some(budget) => budget.allowed(active()),
+            None => match limits.retries {
+                Some(limit) => limit.into(),
+                None => return Ok(None),
+            },
+        };
+        self.usage.take(Limited::Retries, priority, allowed).map(Some).ok_or(Limited::Retries)
+    }
+
+    /// Tells what a request came to, for outlier detection.
+    pub fn report(&self, endpoint: &EndpointState, verdict: Verdict) {
+        if let Some(rule) = &self.config.outlier_detection
+            && endpoint.vitals.tally.record(verdict, rule)
+        {
+            self.alarm.notify_one();
+        }
     }
 
     /// What it was told of its endpoints, by locality.
@@ -123,9 +266,9 @@ impl ClusterState {
         self.assignment.as_ref()
     }
 
-    /// Number of endpoints that may be picked.
+    /// Number of endpoints that can be used.
     pub fn usable(&self) -> usize {
-        self.usable.len()
+        self.endpoints.iter().filter(|e| e.standing(&self.config) != Standing::Unhealthy).count()
     }
 }
 
@@ -145,91 +288,5 @@ fn same(a: &Option<Arc<Assignment>>, b: &Option<Arc<Assignment>>) -> bool {
         (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
         (None, None) => true,
         _ => false,
-    }
-}
-
-/// Positions of the endpoints that may be picked: those that take requests in the first priority that has one, else
-/// the degraded ones of the first priority that has one.
-fn usable(places: &[(&LocalityEndpoints, &Endpoint)]) -> Vec<u32> {
-    let of = |wanted: &dyn Fn(Health) -> bool| {
-        let best = places.iter().filter(|(_, e)| wanted(e.health)).map(|(l, _)| l.priority).min();
-        let suits = |(l, e): &(&LocalityEndpoints, &Endpoint)| Some(l.priority) == best && wanted(e.health);
-        places.iter().enumerate().filter(|(_, p)| suits(p)).map(|(at, _)| at as u32).collect::<Vec<_>>()
-    };
-    match of(&Health::takes_requests) {
-        healthy if !healthy.is_empty() => healthy,
-        _ => of(&|health| health == Health::Degraded),
-    }
-}
-
-impl EndpointState {
-    fn new(
-        address: SocketAddr,
-        endpoint: &Endpoint,
-        transport: &Transport,
-        transports: &mut Transports<'_>,
-        before: Option<&Arc<EndpointState>>,
-    ) -> Arc<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let (id, active) = match before {
-            Some(before) => (before.id, before.active.clone()),
-            None => (NEXT.fetch_add(1, Ordering::Relaxed), Arc::default()),
-        };
-        Arc::new(Self {
-            id,
-            address,
-            endpoint: Arc::new(endpoint.clone()),
-            transport: transports.state(transport),
-            active,
-            configured: transport.clone(),
-        })
-    }
-}
-
-/// Protocols offered by ALPN: as configured, else those without which a server would choose HTTP/1.1, as in Envoy.
-fn offered(tls: &UpstreamTls, http: UpstreamHttp) -> Vec<String> {
-    let needed: &[&str] = match http {
-        UpstreamHttp::Http2 => &["h2"],
-        UpstreamHttp::Alpn => &["h2", "http/1.1"],
-        UpstreamHttp::Http1 | UpstreamHttp::AsDownstream => &[],
-    };
-    match tls.alpn.is_empty() {
-        true => needed.iter().map(|protocol| (*protocol).to_owned()).collect(),
-        false => tls.alpn.clone(),
-    }
-}
-
-/// The transports of one cluster, each made once.
-struct Transports<'c> {
-    config: &'c Config,
-    http: UpstreamHttp,
-    made: Vec<(Transport, TransportState)>,
-}
-
-impl Transports<'_> {
-    fn state(&mut self, transport: &Transport) -> TransportState {
-        if let Some((_, state)) = self.made.iter().find(|(made, _)| made == transport) {
-            return state.clone();
-        }
-        let state = match transport {
-            Transport::Plain => TransportState::Plain,
-            Transport::Tls(tls) => {
-                let tls = UpstreamTls { alpn: offered(tls, self.http), ..(**tls).clone() };
-                let made = client_config(&tls, &|name| self.config.secret(name));
-                let named = server_name(tls.sni.as_deref()).or_else(|_| server_name(None));
-                match named {
-                    Ok(server_name) => {
-                        TransportState::Tls { config: made.map_err(|e| e.to_string().into()), server_name }
-                    }
-                    // Never plaintext in its place.
-                    Err(e) => TransportState::Tls {
-                        config: Err(e.to_string().into()),
-                        server_name: ServerName::IpAddress(std::net::IpAddr::from([0, 0, 0, 0]).into()),
-                    },
-                }
-            }
-        };
-        self.made.push((transport.clone(), state.clone()));
-        state
     }
 }

@@ -1,9 +1,11 @@
 //! Making one connection to one endpoint: TCP, then TLS where the transport says so.
 
 use crate::failure::Failure;
-use crate::snapshot::{EndpointState, TransportState};
+use crate::snapshot::{EndpointState, Limited, TransportState};
 use identity::certificate;
 use identity::handshake::{self, HandshakeError};
+use model::cluster::{Cluster, Keepalive};
+use socket2::{SockRef, TcpKeepalive};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -46,6 +48,8 @@ pub enum ConnectError {
     Tls(SocketAddr, HandshakeError),
     /// TLS is wanted and cannot be had: why.
     NotReady(Arc<str>),
+    /// The cluster may have no more of these.
+    Overflow(Limited),
     /// It was made, and its protocol could not be begun.
     Protocol(SocketAddr, hyper::Error),
 }
@@ -55,6 +59,7 @@ impl ConnectError {
     pub fn failure(&self) -> Failure {
         match self {
             Self::Timeout(..) | Self::Tcp(..) | Self::Protocol(..) => Failure::ConnectFailure,
+            Self::Overflow(_) => Failure::Overflow,
             Self::Tls(..) => Failure::TlsFailure,
             Self::NotReady(_) => Failure::TlsNotReady,
         }
@@ -68,6 +73,7 @@ impl fmt::Display for ConnectError {
             Self::Tcp(to, error) => write!(f, "{to}: {error}"),
             Self::Tls(to, error) => write!(f, "{to}: TLS handshake failed: {error}"),
             Self::NotReady(why) => write!(f, "TLS is not ready: {why}"),
+            Self::Overflow(what) => write!(f, "the cluster's limit `{}` is reached", what.as_str()),
             Self::Protocol(to, error) => write!(f, "{to}: {error}"),
         }
     }
@@ -79,21 +85,31 @@ impl std::error::Error for ConnectError {
             Self::Tcp(_, error) => Some(error),
             Self::Tls(_, error) => Some(error),
             Self::Protocol(_, error) => Some(error),
-            Self::Timeout(..) | Self::NotReady(_) => None,
+            Self::Timeout(..) | Self::NotReady(_) | Self::Overflow(_) => None,
         }
     }
 }
 
-/// Connects to `endpoint`; TCP and TLS together take at most `limit`.
-pub async fn connect(endpoint: &EndpointState, limit: Duration) -> Result<Connected, ConnectError> {
+impl From<Limited> for ConnectError {
+    fn from(what: Limited) -> Self {
+        Self::Overflow(what)
+    }
+}
+
+/// Connects to `endpoint`, one of `cluster`'s; TCP and TLS together take at most the cluster's time to connect.
+pub async fn connect(cluster: &Cluster, endpoint: &EndpointState) -> Result<Connected, ConnectError> {
     let address = endpoint.address;
-    match tokio::time::timeout(limit, establish(endpoint)).await {
+    let limit = cluster.connect_timeout;
+    match tokio::time::timeout(limit, establish(endpoint, cluster.connections.keepalive)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ConnectError::Timeout(address, limit)),
     }
 }
 
-async fn establish(endpoint: &EndpointState) -> Result<Connected, ConnectError> {
+async fn establish(
+    endpoint: &EndpointState,
+    keepalive: Option<Keepalive>,
+) -> Result<Connected, ConnectError> {
     let address = endpoint.address;
     let tls = match &endpoint.transport {
         TransportState::Plain => None,
@@ -105,6 +121,10 @@ async fn establish(endpoint: &EndpointState) -> Result<Connected, ConnectError> 
     let tcp = TcpStream::connect(address).await.map_err(|e| ConnectError::Tcp(address, e))?;
     // A request's head must not wait for an acknowledgement of the one before.
     tcp.set_nodelay(true).map_err(|e| ConnectError::Tcp(address, e))?;
+    if let Some(keepalive) = keepalive {
+        // A connection without probes is as good as it would be without the setting.
+        let _ = SockRef::from(&tcp).set_tcp_keepalive(&probes(keepalive));
+    }
     let local = tcp.local_addr().ok();
     let Some((config, server_name)) = tls else {
         return Ok(Connected { stream: Stream::Plain(tcp), local, alpn: None, peer_uri: None });
@@ -116,6 +136,20 @@ async fn establish(endpoint: &EndpointState) -> Result<Connected, ConnectError> 
     let identity = session.peer_certificates().and_then(certificate::peer_identity);
     let peer_uri = identity.and_then(|facts| facts.uri_sans.into_iter().next()).map(Into::into);
     Ok(Connected { stream: Stream::Tls(Box::new(tls)), local, alpn, peer_uri })
+}
+
+fn probes(keepalive: Keepalive) -> TcpKeepalive {
+    let mut probes = TcpKeepalive::new();
+    if let Some(time) = keepalive.time {
+        probes = probes.with_time(time);
+    }
+    if let Some(interval) = keepalive.interval {
+        probes = probes.with_interval(interval);
+    }
+    if let Some(retries) = keepalive.probes {
+        probes = probes.with_retries(retries);
+    }
+    probes
 }
 
 impl AsyncRead for Stream {

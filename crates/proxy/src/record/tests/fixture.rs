@@ -2,7 +2,7 @@
 
 use crate::record::{ConnectionRecord, NodeLabels, RequestRecord, RouteTaken, UpstreamRecord};
 use http::{HeaderMap, HeaderName, Method, Version};
-use model::cluster::{Cluster, Discovery, Transport, UpstreamHttp};
+use model::cluster::{Cluster, Discovery, Transport};
 use model::endpoint::{Endpoint, EndpointAddress, Health};
 use model::format::Template;
 use model::listener::*;

@@ -1,0 +1,315 @@
+//! Which endpoint a request is sent to, and when it is sent to none: limits, outliers, affinity, subsets, priorities.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use ieum_proxy::health;
+use model::affinity::{AffinityCookie, HashPolicy, HashSource};
+use model::balance::{Fallback, LoadBalancing, MAGLEV_SIZE, SubsetSelector, Subsets};
+use model::limits::RetryBudget;
+use model::metadata::Value;
+use model::outlier::{OutlierDetection, Trigger};
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::task::Poll;
+use support::*;
+use tokio::sync::Notify;
+
+fn forwarding(forward: Forward) -> Vec<Route> {
+    vec![route("/", Action::Forward(Box::new(forward)))]
+}
+
+/// An endpoint that answers when it is told to, and says when it was asked.
+async fn slow() -> (SocketAddr, Rc<Notify>, Rc<Notify>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (asked, go): (Rc<Notify>, Rc<Notify>) = Default::default();
+    let (tell, wait) = (asked.clone(), go.clone());
+    spawn_local(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (tell, wait) = (tell.clone(), wait.clone());
+            let service = service_fn(move |_: Request<Incoming>| {
+                let (tell, wait) = (tell.clone(), wait.clone());
+                async move {
+                    tell.notify_one();
+                    wait.notified().await;
+                    Ok::<_, hyper::Error>(ok("slow"))
+                }
+            });
+            let http = hyper::server::conn::http1::Builder::new();
+            spawn_local(http.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (address, asked, go)
+}
+
+#[test]
+fn a_request_beyond_the_limit_is_answered_at_once_and_the_next_is_served_when_there_is_room() {
+    in_time(async {
+        let (address, asked, go) = slow().await;
+        let mut limited = cluster("a", &[address]);
+        limited.limits.default.requests = Some(1);
+        let proxy = Rc::new(Proxy::new(forwarding(to("a")), vec![limited]));
+        let other = proxy.clone();
+        let first = spawn_local(async move { other.fetch("/").await });
+        asked.notified().await;
+        let refused = proxy.fetch("/").await;
+        assert_eq!(refused.status(), 503);
+        assert_eq!(refused.headers()["x-envoy-overloaded"], "true");
+        assert_eq!(refused.headers()["x-ieum-reason"], "upstream_reset_before_response_started{overflow}");
+        assert!(String::from_utf8_lossy(refused.body()).contains("overflow"));
+        go.notify_one();
+        assert_eq!(first.await.unwrap().status(), 200);
+        go.notify_one();
+        assert_eq!(proxy.fetch("/").await.status(), 200);
+    });
+}
+
+#[test]
+fn priorities_have_limits_of_their_own() {
+    in_time(async {
+        let upstream = Upstream::start(|_, _| ok("hello")).await;
+        let mut limited = cluster("a", &[upstream.address]);
+        limited.limits.default.requests = Some(0);
+        let high = Forward { priority: model::limits::Priority::High, ..to("a") };
+        let mut routes = vec![route("/high", Action::Forward(Box::new(high)))];
+        routes.extend(forwarding(to("a")));
+        let proxy = Proxy::new(routes, vec![limited]);
+        assert_eq!(proxy.fetch("/").await.status(), 503);
+        assert_eq!(proxy.fetch("/high").await.status(), 200);
+    });
+}
+
+#[test]
+fn at_the_limit_of_connections_a_request_waits_for_one_and_only_so_many_wait() {
+    in_time(async {
+        let upstream = Upstream::start(|_, _| ok("hello")).await;
+        let mut limited = cluster("a", &[upstream.address]);
+        limited.limits.default.connections = Some(1);
+        limited.limits.default.pending = Some(1);
+        let proxy = Proxy::new(forwarding(to("a")), vec![limited]);
+        let local = Local::new(proxy.live.clone());
+        let state = proxy.live.current().clusters["a"].clone();
+        let lease = || local.pools().lease(&state, &state.endpoints[0], Version::HTTP_11);
+        let first = lease().await.unwrap();
+        let mut second = Box::pin(lease());
+        poll_fn(|cx| {
+            assert!(second.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        let third = lease().await;
+        let refused = third.err().expect("nobody else may wait").to_string();
+        assert_eq!(refused, "the cluster's limit `max_pending_requests` is reached");
+        // Nothing was sent on it: it is closed, and its place is free.
+        drop(first);
+        assert!(second.await.is_ok());
+    });
+}
+
+#[test]
+fn retries_beyond_the_budget_are_not_made() {
+    in_time(async {
+        let upstream = Upstream::start(|_, _| status(503)).await;
+        let policy = RetryPolicy { conditions: RetryConditions::parse("5xx").0, ..RetryPolicy::default() };
+        let mut limited = cluster("a", &[upstream.address]);
+        limited.limits.default.retry_budget = Some(RetryBudget { percent: 20.0, minimum: 0 });
+        let routes = forwarding(Forward { retry: Some(policy), ..to("a") });
+        let proxy = Proxy::new(routes.clone(), vec![limited.clone()]);
+        assert_eq!(proxy.fetch("/").await.status(), 503);
+        assert_eq!(upstream.seen().len(), 1);
+        limited.limits.default.retry_budget = Some(RetryBudget { percent: 20.0, minimum: 1 });
+        proxy.configure(routes, vec![limited]);
+        proxy.fetch("/").await;
+        assert_eq!(upstream.seen().len(), 3);
+    });
+}
+
+#[test]
+fn a_connection_serves_no_more_requests_than_it_may() {
+    in_time(async {
+        let upstream = Upstream::start(|_, _| ok("hello")).await;
+        let mut limited = cluster("a", &[upstream.address]);
+        limited.connections.max_requests = Some(2);
+        let proxy = Proxy::new(forwarding(to("a")), vec![limited]);
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(proxy.connect())).await.unwrap();
+        spawn_local(connection);
+        for _ in 0..5 {
+            let answer = sender.send_request(get("/")).await.unwrap();
+            answer.into_body().collect().await.unwrap();
+        }
+        let connections: Vec<usize> = upstream.seen().iter().map(|seen| seen.connection).collect();
+        assert_eq!(connections, [1, 1, 2, 2, 3]);
+    });
+}
+
+#[test]
+fn an_endpoint_that_fails_is_left_out_whatever_is_configured_meanwhile_and_comes_back() {
+    in_time(async {
+        let bad = Upstream::start(|_, _| status(500)).await;
+        let good = Upstream::start(|_, _| ok("good")).await;
+        let rule = OutlierDetection {
+            consecutive_5xx: Some(Trigger { count: 3, enforced: 100 }),
+            max_percent: 50,
+            interval: Duration::from_millis(50),
+            base_ejection: Duration::from_millis(600),
+            ..OutlierDetection::default()
+        };
+        let clusters = || {
+            vec![Cluster {
+                load_balancing: LoadBalancing::RoundRobin,
+                outlier_detection: Some(rule),
+                ..cluster("a", &[bad.address, good.address])
+            }]
+        };
+        let proxy = Proxy::new(forwarding(to("a")), clusters());
+        spawn_local(health::follow(proxy.live.clone()));
+        let is_out = || {
+            let snapshot = proxy.live.current();
+            let state = &snapshot.clusters["a"];
+            state.endpoints.iter().any(|e| e.address == bad.address && e.is_ejected(&state.config))
+        };
+        while !is_out() {
+            proxy.fetch("/").await;
+        }
+        let asked = bad.seen().len();
+        assert!((3..=4).contains(&asked), "{asked}");
+        proxy.configure(forwarding(to("a")), clusters());
+        while is_out() {
+            let answer = proxy.fetch("/").await;
+            assert!(answer.status() == 200 || !is_out());
+        }
+        while bad.seen().len() == asked {
+            proxy.fetch("/").await;
+        }
+    });
+}
+
+#[test]
+fn a_request_is_refused_with_the_reason_why_no_endpoint_can_be_used() {
+    in_time(async {
+        let proxy = Proxy::new(forwarding(to("a")), vec![cluster("a", &[])]);
+        assert_eq!(proxy.fetch("/").await.headers()["x-ieum-reason"], "no_healthy_upstream");
+        let mut sick = cluster("a", &["127.0.0.1:1".parse().unwrap()]);
+        if let Discovery::Static(assignment) = &mut sick.discovery {
+            assignment.localities[0].endpoints[0].health = Health::Unhealthy;
+        }
+        proxy.configure(forwarding(to("a")), vec![sick]);
+        let state = proxy.live.current().clusters["a"].clone();
+        let wanted = "none of the 1 endpoints of cluster `a` is healthy: 1 unhealthy by discovery";
+        assert_eq!(state.describe_absence(), wanted);
+    });
+}
+
+/// Four endpoints that answer with their numbers, behind a cluster that hashes.
+async fn four() -> (Vec<Upstream>, Cluster) {
+    let mut all = Vec::new();
+    for name in ["0", "1", "2", "3"] {
+        all.push(Upstream::start(move |_, _| ok(name)).await);
+    }
+    let addresses: Vec<SocketAddr> = all.iter().map(|upstream| upstream.address).collect();
+    let hashing = Cluster { load_balancing: LoadBalancing::Maglev(MAGLEV_SIZE), ..cluster("a", &addresses) };
+    (all, hashing)
+}
+
+fn hashed(source: HashSource) -> Vec<Route> {
+    forwarding(Forward { hash_policies: vec![HashPolicy { source, terminal: false }], ..to("a") })
+}
+
+#[test]
+fn requests_with_the_same_header_go_to_the_same_endpoint() {
+    in_time(async {
+        let (_upstreams, hashing) = four().await;
+        let proxy = Proxy::new(hashed(HashSource::Header("x-user".parse().unwrap())), vec![hashing]);
+        let mut used = BTreeSet::new();
+        for user in 0..12 {
+            let mut answers = BTreeSet::new();
+            for _ in 0..3 {
+                let request = Request::get("/").header("host", "shop").header("x-user", user.to_string());
+                answers.insert(proxy.send(request.body(Full::default()).unwrap()).await.into_body());
+            }
+            assert_eq!(answers.len(), 1);
+            used.extend(answers);
+        }
+        assert!(used.len() > 1);
+    });
+}
+
+#[test]
+fn a_client_without_the_cookie_is_given_one_that_leads_it_back() {
+    in_time(async {
+        let (_upstreams, hashing) = four().await;
+        let cookie = AffinityCookie {
+            name: "user".into(),
+            ttl: Some(Duration::from_secs(60)),
+            path: "/".into(),
+            attributes: vec![("SameSite".into(), "Lax".into())],
+        };
+        let proxy = Proxy::new(hashed(HashSource::Cookie(cookie)), vec![hashing]);
+        for _ in 0..4 {
+            let first = proxy.fetch("/").await;
+            let given = first.headers()["set-cookie"].to_str().unwrap();
+            assert!(given.ends_with("; Max-Age=60; Path=/; SameSite=Lax; HttpOnly"), "{given}");
+            let (pair, _) = given.split_once(';').unwrap();
+            for _ in 0..5 {
+                let request = Request::get("/").header("host", "shop").header("cookie", pair);
+                let again = proxy.send(request.body(Full::default()).unwrap()).await;
+                assert_eq!(again.body(), first.body());
+                assert!(!again.headers().contains_key("set-cookie"));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_route_may_ask_for_a_subset_of_endpoints() {
+    in_time(async {
+        let (_upstreams, mut subsets) = four().await;
+        subsets.load_balancing = LoadBalancing::RoundRobin;
+        subsets.spread.subsets = Some(Subsets {
+            fallback: Fallback::None,
+            selectors: vec![SubsetSelector { keys: ["version".to_owned()].into(), fallback: None }],
+            ..Subsets::default()
+        });
+        if let Discovery::Static(assignment) = &mut subsets.discovery {
+            for (at, endpoint) in assignment.localities[0].endpoints.iter_mut().enumerate() {
+                endpoint.metadata.set("envoy.lb", "version", if at < 2 { "v1" } else { "v2" });
+            }
+        }
+        let asking = |version: &str| {
+            let subset = [("version".to_owned(), Value::from(version))].into();
+            forwarding(Forward { subset, ..to("a") })
+        };
+        let proxy = Proxy::new(asking("v2"), vec![subsets.clone()]);
+        for _ in 0..8 {
+            assert!(["2", "3"].contains(&std::str::from_utf8(proxy.fetch("/").await.body()).unwrap()));
+        }
+        proxy.configure(asking("v3"), vec![subsets]);
+        assert_eq!(proxy.fetch("/").await.status(), 503);
+    });
+}
+
+#[test]
+fn the_next_priority_takes_over_when_the_first_has_nothing_healthy() {
+    in_time(async {
+        let (first, second) =
+            (Upstream::start(|_, _| ok("first")).await, Upstream::start(|_, _| ok("second")).await);
+        let with = |health: Health| {
+            let mut two = cluster("a", &[first.address]);
+            if let Discovery::Static(assignment) = &mut two.discovery {
+                assignment.localities[0].endpoints[0].health = health;
+                let other = cluster("b", &[second.address]);
+                let Discovery::Static(mut more) = other.discovery else { unreachable!() };
+                more.localities[0].priority = 1;
+                assignment.localities.append(&mut more.localities);
+            }
+            vec![two]
+        };
+        let proxy = Proxy::new(forwarding(to("a")), with(Health::Healthy));
+        assert_eq!(proxy.fetch("/").await.body().as_ref(), b"first");
+        proxy.configure(forwarding(to("a")), with(Health::Unhealthy));
+        assert_eq!(proxy.fetch("/").await.body().as_ref(), b"second");
+    });
+}
