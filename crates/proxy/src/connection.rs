@@ -8,6 +8,7 @@ mod http2;
 mod answered;
 mod inspect;
 mod hello;
+mod proxied;
 mod refused;
 mod stage;
 mod stream;
@@ -104,11 +105,17 @@ async fn receive(desk: &Rc<Desk>, arrival: Arrival) -> Result<Guest, Refused> {
     let seat = take_seat(desk, &counters)?;
     // An answer's end must not wait for an acknowledgement of its beginning.
     socket.set_nodelay(true).map_err(|_| Refused::Gone)?;
-    let local = socket.local_addr().map_err(|_| Refused::Gone)?;
+    let mut local = socket.local_addr().map_err(|_| Refused::Gone)?;
+    let mut remote = remote;
 
     let snapshot = desk.local.snapshot();
     let state = snapshot.listeners.get(&*listener).ok_or(Refused::NoListener)?;
     let mut socket = Prefixed::new(socket);
+    if let Some(wanted) = state.config.inspect.proxy_protocol
+        && let Some(told) = Box::pin(proxied::ends(&mut socket, wanted)).await?
+    {
+        (remote, local) = (told.source, told.destination);
+    }
     let findings = inspect::inspect(&mut socket, &state.config, local).await?;
     let chain = findings
         .with_facts(local, |facts| state.chain_for(facts).cloned().ok_or_else(|| Refused::no_chain(facts)))?;

@@ -291,3 +291,39 @@ fn an_answer_that_stalls_is_broken_off() {
         assert!(answer.into_body().collect().await.is_err());
     });
 }
+
+#[test]
+fn only_a_peer_of_the_mesh_is_told_that_no_application_began_with_its_request() {
+    in_time(async {
+        const UNPROCESSED: &str = "x-ieum-unprocessed";
+        let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let upstream = Upstream::start(|_, _| {
+            let mut answer = status(503);
+            answer.headers_mut().insert(UNPROCESSED, "1".parse().unwrap());
+            answer
+        })
+        .await;
+        let policy =
+            RetryPolicy { conditions: RetryConditions::parse("refused-stream").0, ..RetryPolicy::default() };
+        let retried = Forward { retry: Some(policy), ..to("b") };
+        let proxy = Proxy::new(
+            vec![
+                route("/dead", Action::Forward(Box::new(to("a")))),
+                route("/", Action::Forward(Box::new(retried))),
+            ],
+            vec![cluster("a", &[dead]), cluster("b", &[upstream.address])],
+        );
+        let answer = proxy.fetch("/dead").await;
+        assert_eq!((answer.status().as_u16(), name(&answer, UNPROCESSED).as_str()), (503, ""));
+        let peer = proxy.connect_as(Some("spiffe://cluster.local/ns/a/sa/b"));
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(peer)).await.unwrap();
+        spawn_local(connection);
+        let answer = sender.send_request(get("/dead")).await.unwrap();
+        assert_eq!(answer.headers()[UNPROCESSED], "1");
+        // An endpoint that did not prove who it is is not believed, and nobody else is told what it says.
+        let answer = proxy.fetch("/").await;
+        assert_eq!((answer.status().as_u16(), name(&answer, UNPROCESSED).as_str()), (503, ""));
+        assert_eq!(upstream.seen().len(), 1);
+    });
+}

@@ -20,6 +20,7 @@ mod headers;
 mod matching;
 mod protocols;
 mod rewriting;
+mod traffic;
 
 /// A proxy with upstreams of its own, so that what they saw is known to come from it.
 struct Side {
@@ -173,4 +174,9 @@ fn weights_are_kept_as_in_envoy() {
         // Four and a half standard deviations.
         assert!((share - 20.0).abs() < 4.0, "{}: {share} % instead of 20 %", side.name);
     }
+}
+
+#[test]
+fn faults_mirrors_origins_and_limits_are_those_of_envoy() {
+    compare(traffic::cases());
 }

@@ -84,6 +84,7 @@ impl EdgeMaker<'_> {
                 inspect: Inspection {
                     tls: servers.iter().any(|s| !matches!(s.kind, ServerKind::Http | ServerKind::Tcp)),
                     http: false,
+                    ..Inspection::default()
                 },
                 chains,
                 default_chain: None,

@@ -106,6 +106,7 @@ impl InboundPort<'_> {
             inspect: Inspection {
                 tls: self.mode != MutualTlsMode::Disable,
                 http: self.protocol == Protocol::Auto && self.mode != MutualTlsMode::Strict,
+                ..Inspection::default()
             },
             chains: self.chains(mesh),
             default_chain: None,

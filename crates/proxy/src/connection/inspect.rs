@@ -190,7 +190,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn http_is_found_and_its_bytes_stay() {
-        let both = Inspection { tls: true, http: true };
+        let both = Inspection { tls: true, http: true, ..Inspection::default() };
         let (found, read) = inspected(&listener(both, vec![]), b"GET / HTTP/1.1\r\nhost").await;
         assert_eq!(found.unwrap().http, Some("http/1.1"));
         assert!(read.starts_with(b"GET / HTTP/1.1\r\n"));

@@ -1,6 +1,7 @@
 //! Connections that are closed before anything was said on them: why, counted and told.
 
 use super::inspect::InspectError;
+use super::proxied::ProxiedError;
 use crate::notice;
 use crate::record::Telemetry;
 use identity::handshake::HandshakeError;
@@ -21,6 +22,8 @@ pub(super) enum Refused {
     NoListener,
     /// No filter chain takes it; what is known of it.
     NoChain(String),
+    /// What a load balancer in front has to say of it is missing, not proper or late.
+    BadProxyHeader,
     /// It began TLS and did not go on.
     Stalled,
     /// Its ClientHello is too large.
@@ -57,6 +60,7 @@ impl Refused {
             Self::TooMany(_) => "too_many_connections",
             Self::NoListener => "listener_removed",
             Self::NoChain(_) => "no_filter_chain",
+            Self::BadProxyHeader => "bad_proxy_protocol",
             Self::Stalled => "client_hello_timeout",
             Self::HelloTooLarge => "client_hello_too_large",
             Self::TlsNotReady(_) => "tls_not_ready",
@@ -69,6 +73,15 @@ impl Refused {
         let help = "Connections closed before anything was said on them.";
         let labels = [("listener", listener), ("reason", self.token())];
         telemetry.counter("ieum_connections_refused_total", help, &labels).increment();
+    }
+}
+
+impl From<ProxiedError> for Refused {
+    fn from(error: ProxiedError) -> Self {
+        match error {
+            ProxiedError::Bad => Self::BadProxyHeader,
+            ProxiedError::Gone => Self::Gone,
+        }
     }
 }
 
@@ -91,6 +104,9 @@ impl fmt::Display for Refused {
             }
             Self::NoListener => write!(f, "the listener has been removed"),
             Self::NoChain(known) => write!(f, "no filter chain takes it ({known})"),
+            Self::BadProxyHeader => {
+                write!(f, "its PROXY protocol header is missing, not proper or did not come in time")
+            }
             Self::Stalled => write!(f, "its ClientHello did not come in time"),
             Self::HelloTooLarge => write!(f, "its ClientHello is larger than 16 KiB"),
             Self::TlsNotReady(why) => write!(f, "TLS is not ready: {why}"),

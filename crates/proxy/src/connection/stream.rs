@@ -30,6 +30,11 @@ impl<IO: AsyncRead + Unpin> Prefixed<IO> {
         self.first.get(self.at..).unwrap_or_default()
     }
 
+    /// Forgets the first `count` of them.
+    pub(crate) fn skip(&mut self, count: usize) {
+        self.at = self.first.len().min(self.at + count);
+    }
+
     /// Reads more of them; 0 is the end. Nothing is allocated while nothing comes in.
     pub(crate) async fn read_more(&mut self) -> io::Result<usize> {
         std::future::poll_fn(|cx| {

@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
 use model::cors::Cors;
 use model::filter::Setting;
+use model::route::Action;
 
 const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
@@ -43,22 +44,24 @@ impl Stage<'_> {
     /// preflight.
     pub(super) fn cross_origin(&self, taken: &RouteTaken, parts: &Parts) -> Option<Answer> {
         self.http.manager.filters.cors.as_ref()?;
+        // As in Envoy, what is answered here by the route itself has no policy.
+        let Some(Action::Forward(_)) = taken.route().map(|route| &route.action) else { return None };
         let cors = taken.filter_setting(|settings| settings.cors.as_ref()).and_then(Setting::used)?;
         let origin = parts.headers.get(ORIGIN).filter(|origin| !origin.is_empty())?;
         if !cors.share.takes(self.context.local.random()) {
             return None;
         }
         let allowed = cors.allows(origin.as_bytes());
-        let asks_first = parts.method == Method::OPTIONS
-            && parts.headers.get(ACCESS_CONTROL_REQUEST_METHOD).is_some_and(|method| !method.is_empty());
-        if asks_first && (allowed || !cors.forward_unmatched) {
-            return Some(preflight(cors, origin, &parts.headers, allowed));
-        }
         if allowed {
             let expose = HeaderValue::from_str(&cors.expose).ok().filter(|value| !value.is_empty());
             let grant = Grant { origin: origin.clone(), credentials: cors.credentials, expose };
             // There is one route for each request, and so one grant.
             let _ = self.grant.set(Box::new(grant));
+        }
+        let asks_first = parts.method == Method::OPTIONS
+            && parts.headers.get(ACCESS_CONTROL_REQUEST_METHOD).is_some_and(|method| !method.is_empty());
+        if asks_first && (allowed || !cors.forward_unmatched) {
+            return Some(preflight(cors, &parts.headers));
         }
         None
     }
@@ -71,12 +74,9 @@ impl Stage<'_> {
     }
 }
 
-fn preflight(cors: &Cors, origin: &HeaderValue, headers: &HeaderMap, allowed: bool) -> Answer {
+/// Says what may be asked; that this origin may ask is said by its grant, if it has one.
+fn preflight(cors: &Cors, headers: &HeaderMap) -> Answer {
     let mut answer = Answer::new(200);
-    if !allowed {
-        return answer;
-    }
-    answer.set(ACCESS_CONTROL_ALLOW_ORIGIN, origin.as_bytes());
     if cors.credentials {
         answer.set(ACCESS_CONTROL_ALLOW_CREDENTIALS, b"true");
     }

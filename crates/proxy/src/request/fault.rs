@@ -97,7 +97,9 @@ impl Stage<'_> {
             AbortAnswer::Header => (503, grpc_status_of(503)),
         };
         let answer: Answer = self.refusal.answer_with(status, grpc_status, TOKEN, WORDS);
-        self.local_answer(exchange, answer, Some(Edits { taken, weighted: None, parts }))
+        // As in Envoy, only routes that send on have edits for answers that are not their own.
+        let sends_on = taken.route().is_some_and(|route| matches!(route.action, Action::Forward(_)));
+        self.local_answer(exchange, answer, sends_on.then_some(Edits { taken, weighted: None, parts }))
     }
 }
 

@@ -3,12 +3,14 @@
 
 use crate::failure::Failure;
 use crate::upstream::BodyTally;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use model::listener::HttpConnectionManager;
 use model::route::{Forward, GrpcTimeout};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Ends when a limit is reached: which.
 pub(super) type Deadline = Pin<Box<dyn Future<Output = Failure>>>;
@@ -76,9 +78,20 @@ impl Limits {
     }
 }
 
+/// Tells the endpoint of the time that is left to it where that is less than the client asks for.
+pub(super) fn shorten(timeout: GrpcTimeout, headers: &mut HeaderMap) {
+    let wanted = headers.get(GRPC_TIMEOUT).and_then(|v| parse(v.to_str().ok()?));
+    if let (Some(given), Some(wanted)) = (asked(timeout, headers), wanted)
+        && given < wanted
+        && let Ok(value) = HeaderValue::try_from(format!("{}m", given.as_millis()))
+    {
+        headers.insert(GRPC_TIMEOUT, value);
+    }
+}
+
 /// What the client asks for, as far as it is believed (gRPC over HTTP/2, "Timeout").
 fn asked(timeout: GrpcTimeout, headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
     let asked = parse(text)?;
     // Zero is no limit of the client's, and then the longest counts.
     let asked = match (asked.is_zero(), timeout.max) {
@@ -110,7 +123,6 @@ fn parse(text: &str) -> Option<Duration> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use http::HeaderValue;
 
     #[test]
     fn a_client_is_believed_as_far_as_is_configured() {

@@ -185,6 +185,11 @@ impl Proxy {
 
     /// A client's connection; what is written to it is served.
     pub fn connect(&self) -> tokio::io::DuplexStream {
+        self.connect_as(None)
+    }
+
+    /// The same over mutual TLS, from a peer of this name.
+    pub fn connect_as(&self, peer: Option<&str>) -> tokio::io::DuplexStream {
         let (client, server) = tokio::io::duplex(64 * 1024);
         let local = Local::new(self.live.clone());
         // What a thread does now and then.
@@ -203,7 +208,7 @@ impl Proxy {
             local: "127.0.0.1:80".parse().unwrap(),
             server_name: None,
             tls_version: None,
-            peer_uri: None,
+            peer_uri: peer.map(Into::into),
             own_uri: None,
             chain: "main".into(),
         };
