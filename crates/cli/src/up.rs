@@ -168,9 +168,9 @@ fn unavailable(port: u16, workload: &str, error: &std::io::Error) -> String {
     }
 }
 
-/// Each port at which a workload is reached, with the workload's name.
+/// Each port at which a workload says it is reached, with the workload's name.
 fn ports_of(template: &plan::Template) -> impl Iterator<Item = (&str, u16)> {
     let outbound = (template.sidecar != plan::Proxy::Absent).then_some(bootstrap::OUTBOUND_PORT);
-    let ports = template.programs.iter().flat_map(|program| &program.ports).map(|port| port.number);
-    ports.chain(outbound).map(|port| (template.workload.as_str(), port))
+    let ports = template.programs.iter().flat_map(|program| &program.ports).filter(|port| port.is_declared);
+    ports.map(|port| port.number).chain(outbound).map(|port| (template.workload.as_str(), port))
 }

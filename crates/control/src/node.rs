@@ -40,8 +40,8 @@ pub struct ProxyNode {
     pub bind: Option<IpAddr>,
     /// Where a sidecar takes outbound requests.
     pub outbound: Option<SocketAddr>,
-    /// Ports of the workload, each with the port on which its application really listens.
-    pub application_ports: BTreeMap<u16, u16>,
+    /// Ports of the workload, each with the port on which its application really listens; these and no others, where told.
+    pub application_ports: Option<BTreeMap<u16, u16>>,
 }
 
 /// Port for outbound requests where a node names none.
@@ -127,7 +127,7 @@ impl ProxyNode {
             ports: ports(metadata.get("PORTS")).ok_or_else(|| wrong("PORTS", "an object of port numbers"))?,
             bind: parsed("BIND", "an IP address").transpose()?,
             outbound: socket("OUTBOUND", "an address with a port").transpose()?,
-            application_ports: annotation.map(application_ports).unwrap_or_default(),
+            application_ports: annotation.map(application_ports),
         })
     }
 }
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(node.address, Some("127.1.0.5".parse().unwrap()));
         assert_eq!(node.labels.get("app").map(String::as_str), Some("reviews"));
         assert_eq!(node.outbound, Some("127.1.0.5:15001".parse().unwrap()));
-        assert_eq!(node.application_ports, BTreeMap::from([(9080, 40123), (7070, 1)]));
+        assert_eq!(node.application_ports, Some(BTreeMap::from([(9080, 40123), (7070, 1)])));
     }
 
     #[test]

@@ -123,6 +123,12 @@ impl Run {
             if ports.iter().any(|(known, _)| *known == port.number) {
                 continue;
             }
+            // Clients have Services for their names only, often at port 80.
+            if let (false, Err(error)) = (port.is_declared, addresses.try_port(port.number)) {
+                let text = format!("port {}, which only a Service names, is left out: {error}", port.number);
+                self.context.printer().line(&Label::plain(&self.label), &text);
+                continue;
+            }
             let private = match self.template.sidecar {
                 Proxy::Absent => port.number,
                 _ => addresses.port()?,

@@ -66,8 +66,9 @@ impl Summary<'_> {
             for (port, local) in &gateway.ports {
                 let unused =
                     if gateway.schemes.contains_key(port) { "" } else { ", which no Gateway uses yet" };
-                let path = gateway.path.as_deref().filter(|_| unused.is_empty()).unwrap_or_default();
                 let url = url(gateway, *port, *local);
+                let has_path = unused.is_empty() && url.starts_with("http");
+                let path = gateway.path.as_deref().filter(|_| has_path).unwrap_or_default();
                 let told = format!("{url}{path}  ({}, port {port}{unused})", gateway.name);
                 line("open", &told);
             }

@@ -64,7 +64,8 @@ pub(super) fn ports<'m>(
     if workload.ports.is_empty() {
         workload.ports = mesh.deployments.named_ports(&node.namespace, labels);
     }
-    workload.application_ports.extend(node.application_ports.iter().map(|(port, local)| (*port, *local)));
+    let told = node.application_ports.as_ref();
+    workload.application_ports.extend(told.into_iter().flatten().map(|(port, local)| (*port, *local)));
     let mut found: BTreeMap<u16, (Protocol, Vec<&'m Service>)> = BTreeMap::new();
     for service in mesh.registry.of_workload(&node.namespace, labels) {
         for port in &service.ports {
@@ -75,6 +76,9 @@ pub(super) fn ports<'m>(
                 }
             }
         }
+    }
+    if let Some(told) = told {
+        found.retain(|port, _| told.contains_key(port));
     }
     for port in workload.application_ports.keys() {
         found.entry(*port).or_insert((Protocol::Auto, Vec::new()));
