@@ -13,6 +13,7 @@ use testing::process::{Process, free_port, free_ports};
 use testing::upstream::Upstream;
 
 mod answers;
+mod balancing;
 mod case;
 mod failing;
 mod framing;
@@ -179,4 +180,9 @@ fn weights_are_kept_as_in_envoy() {
 #[test]
 fn faults_mirrors_origins_and_limits_are_those_of_envoy() {
     compare(traffic::cases());
+}
+
+#[test]
+fn endpoints_are_picked_limited_and_left_out_as_in_envoy() {
+    compare(balancing::cases());
 }

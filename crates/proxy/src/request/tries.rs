@@ -56,6 +56,10 @@ pub(super) struct Tries<'t> {
     tried: Vec<u64>,
     /// The endpoint of the try that is on.
     trying: Option<Arc<EndpointState>>,
+    /// The leave that this retry has, where retries are limited.
+    retrying: Option<Permit>,
+    /// Leave is given for the retry that comes next.
+    is_granted: bool,
     /// An application may have begun with the request.
     begun: bool,
 }
@@ -91,6 +95,8 @@ impl<'t> Tries<'t> {
             tried: Vec::new(),
             begun: false,
             trying: None,
+            retrying: None,
+            is_granted: false,
         }
     }
 
@@ -101,7 +107,6 @@ impl<'t> Tries<'t> {
     /// Tries until an answer is taken or nothing is left to try.
     pub(super) async fn run(&mut self, exchange: &mut Exchange) -> Result<Exchanged, Cause> {
         let mut left = self.policy.map_or(0, |p| p.retries);
-        let mut retrying: Option<Permit> = None;
         loop {
             exchange.attempts += 1;
             let outcome = self.once(exchange, left > 0).await;
@@ -118,20 +123,14 @@ impl<'t> Tries<'t> {
                     unprocessed: !self.begun,
                 });
             };
-            drop(retrying.take());
-            // Waiting counts, too: a storm is made of those that wait.
-            match self.plan.cluster.take_retry(self.plan.forward.priority) {
-                Ok(permit) => retrying = permit,
-                Err(_) => {
-                    let detail = failed.detail.unwrap_or_default();
-                    let detail = Some(format!("{detail}; no retry: as many are under way as may be"));
-                    return Err(Cause {
-                        failure: failed.failure,
-                        detail,
-                        exhausted: false,
-                        unprocessed: !self.begun,
-                    });
-                }
+            if !std::mem::take(&mut self.is_granted) && !self.grant_retry() {
+                let detail = failed.detail.unwrap_or_default();
+                return Err(Cause {
+                    failure: failed.failure,
+                    detail: Some(format!("{detail}; no retry: as many are under way as may be")),
+                    exhausted: false,
+                    unprocessed: !self.begun,
+                });
             }
             left -= 1;
             exchange.transport_failure = failed.detail;
@@ -154,6 +153,15 @@ impl<'t> Tries<'t> {
                 })
             }
         }
+    }
+
+    /// Leave for a retry. Waiting before it counts, too: a storm is made of those that wait.
+    fn grant_retry(&mut self) -> bool {
+        self.retrying = None;
+        let leave = self.plan.cluster.take_retry(self.plan.forward.priority);
+        let is_granted = leave.is_ok();
+        self.retrying = leave.ok().flatten();
+        is_granted
     }
 
     fn wants(&self, outcome: TryOutcome<'_>) -> bool {
@@ -206,7 +214,7 @@ impl<'t> Tries<'t> {
 
     /// The answer, unless it is one that is worth another try.
     fn judge(
-        &self,
+        &mut self,
         exchange: &mut Exchange,
         response: Response<Incoming>,
         lease: Lease,
@@ -218,7 +226,9 @@ impl<'t> Tries<'t> {
             && lease.peer_uri().is_some()
             && self.replay.can_repeat()
             && self.wants(TryOutcome::RefusedStream)
+            && self.grant_retry()
         {
+            self.is_granted = true;
             let detail = Some("the endpoint's proxy says that no application began with it".to_owned());
             return Err(TryFailed { failure: Failure::UpstreamReset, detail, retry: true });
         }
@@ -226,11 +236,12 @@ impl<'t> Tries<'t> {
         let status = response.status().as_u16();
         self.report(grpc_status.map_or(Verdict::Answered(status), Verdict::of_grpc));
         if self.replay.can_repeat() && self.wants(TryOutcome::Answer { status, grpc_status, headers }) {
-            if may_retry {
+            if may_retry && self.grant_retry() {
+                self.is_granted = true;
                 let detail = Some(format!("the endpoint answered {status}"));
                 return Err(TryFailed { failure: Failure::UpstreamReset, detail, retry: true });
             }
-            exchange.flags = super::with_retries_exhausted("-");
+            exchange.flags = if may_retry { "UO" } else { super::with_retries_exhausted("-") };
         }
         self.replay.stop_keeping();
         Ok(Exchanged { response, lease })
