@@ -94,9 +94,7 @@ def rbac():
 
 def standard_metrics():
     """Istio's request metrics. Envoy as its project ships it does not have the filter and skips it, so that it does less."""
-    return {"name": "istio.stats", "is_optional": True,
-            "typed_config": {"@type": "type.googleapis.com/udpa.type.v1.TypedStruct",
-                             "type_url": "type.googleapis.com/stats.PluginConfig", "value": {}}}
+    return {"name": "istio.stats", "is_optional": True}
 
 
 def json_log(path):

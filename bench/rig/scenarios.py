@@ -288,6 +288,7 @@ def b8_floor(bench):
         def once(peer):
             process, port = started[peer]
             wrk(f"http://127.0.0.1:{port}/", 1, 4, LOAD_CPU, bench.folder)
+            time.sleep(REST_S)
             return {"bytes": float(process.memory()["rss"]), "failed": 0}
         return measure(list(started), 1, once, control="envoy", figure="bytes")
 
