@@ -19,13 +19,14 @@ use crate::gate::TunnelGate;
 use crate::local::Local;
 use crate::record::{ConnectionRecord, ListenerCounters, OpenConnection, Recorder, RequestRecord, Telemetry};
 use crate::request::Context;
-use crate::snapshot::{ChainState, HttpState, NetworkState, Snapshot};
+use crate::snapshot::{ChainState, HttpState, ListenerState, NetworkState, Snapshot};
 use crate::tcp;
 use http::{HeaderMap, Method, StatusCode, Version};
 use identity::{certificate, handshake};
 use model::listener::{Codec, HttpConnectionManager};
 use refused::Refused;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,6 +38,11 @@ use tokio::time::Instant;
 /// Time for a TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(15);
 
+/// How long a client may take to speak before its server is called, where that may speak first.
+const HEAD_START: Duration = Duration::from_millis(20);
+/// Destinations that are known for it, at most.
+const SERVER_FIRST_LIMIT: usize = 4096;
+
 /// What the connections of one thread share.
 pub(crate) struct Desk {
     /// The thread's belongings.
@@ -46,6 +52,8 @@ pub(crate) struct Desk {
     open: Cell<usize>,
     next_id: Cell<u64>,
     told: refused::Sparingly,
+    /// Destinations at which the server spoke first.
+    server_first: RefCell<HashSet<SocketAddr>>,
 }
 
 impl Desk {
@@ -53,7 +61,14 @@ impl Desk {
     pub(crate) fn new(local: Rc<Local>, worker: usize, limit: usize) -> Rc<Self> {
         // Ids are unique in the process without a counter that threads share, and small enough for JSON.
         let next_id = Cell::new(((worker as u64) << 40) + 1);
-        Rc::new(Self { local, limit, open: Cell::new(0), next_id, told: refused::Sparingly::default() })
+        Rc::new(Self {
+            local,
+            limit,
+            open: Cell::new(0),
+            next_id,
+            told: Default::default(),
+            server_first: Default::default(),
+        })
     }
 
     fn telemetry(&self) -> &Arc<Telemetry> {
@@ -116,7 +131,7 @@ async fn receive(desk: &Rc<Desk>, arrival: Arrival) -> Result<Guest, Refused> {
     {
         (remote, local) = (told.source, told.destination);
     }
-    let findings = inspect::inspect(&mut socket, &state.config, local).await?;
+    let (findings, ahead) = look(desk, state, &mut socket, local).await?;
     let chain = findings
         .with_facts(local, |facts| state.chain_for(facts).cloned().ok_or_else(|| Refused::no_chain(facts)))?;
 
@@ -137,7 +152,44 @@ async fn receive(desk: &Rc<Desk>, arrival: Arrival) -> Result<Guest, Refused> {
         chain: chain.name.clone(),
     });
     let visit = Visit { desk: desk.clone(), listener, connection, stage, snapshot: Some(snapshot) };
-    Ok(Guest { visit, chain, stream, first, protocol: session.protocol, _seat: seat })
+    Ok(Guest { visit, chain, stream, first, protocol: session.protocol, ahead, _seat: seat })
+}
+
+/// Looks at the first bytes. Where a client that says nothing is one of TCP, its server is called after a short while, at
+/// once if it is known to speak first: who speaks first then decides.
+async fn look(
+    desk: &Rc<Desk>,
+    state: &ListenerState,
+    socket: &mut Prefixed<TcpStream>,
+    local: SocketAddr,
+) -> Result<(inspect::Findings, Option<tcp::Call>), Refused> {
+    let silent = inspect::Findings::default().with_facts(local, |facts| state.chain_for(facts).cloned());
+    let silent = silent.filter(|chain| chain.tls.is_none());
+    let inspecting = inspect::inspect(socket, &state.config, local);
+    let Some(NetworkState::Tcp(tcp)) = silent.as_ref().map(|chain| &chain.network) else {
+        return Ok((inspecting.await?, None));
+    };
+    let is_known = desk.server_first.borrow().contains(&local);
+    let calling = async {
+        if !is_known {
+            tokio::time::sleep(HEAD_START).await;
+        }
+        tcp::call_ahead(&desk.local, tcp).await
+    };
+    let mut inspecting = std::pin::pin!(inspecting);
+    let called = tokio::select! {
+        biased;
+        found = inspecting.as_mut() => return Ok((found?, None)),
+        called = calling => called,
+    };
+    if called.is_none() {
+        return Ok((inspecting.await?, None));
+    }
+    let mut known = desk.server_first.borrow_mut();
+    if known.len() < SERVER_FIRST_LIMIT {
+        known.insert(local);
+    }
+    Ok((inspect::Findings::default(), called))
 }
 
 /// A connection that is let in.
@@ -149,12 +201,14 @@ struct Guest {
     first: Vec<u8>,
     /// What ALPN says.
     protocol: Option<Protocol>,
+    /// Its server, which spoke first.
+    ahead: Option<tcp::Call>,
     _seat: Seat,
 }
 
 impl Guest {
     async fn serve(self) {
-        let Self { mut visit, chain, stream, first, protocol, _seat } = self;
+        let Self { mut visit, chain, stream, first, protocol, ahead, _seat } = self;
         let mut stream = Prefixed::with(first, stream);
         match &chain.network {
             NetworkState::Http(http) => {
@@ -176,7 +230,7 @@ impl Guest {
             }
             NetworkState::Tcp(tcp) => {
                 visit.snapshot = None;
-                Box::pin(tcp::pass(&visit.desk.local, tcp, &visit.connection, stream)).await;
+                Box::pin(tcp::pass(&visit.desk.local, tcp, &visit.connection, stream, ahead)).await;
             }
         }
     }

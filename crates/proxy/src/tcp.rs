@@ -8,6 +8,7 @@ use crate::local::Local;
 use crate::record::{ConnectionRecord, Exchange, UpstreamRecord};
 use crate::snapshot::{ClusterState, EndpointState, Limited, Permit, TcpState};
 use crate::upstream::{ConnectError, Connected, connect};
+use model::cluster::Cluster;
 use model::limits::Priority;
 use model::outlier::Verdict;
 use model::route::WeightedCluster;
@@ -26,29 +27,62 @@ const PICKS: u32 = 16;
 /// How often the bytes of a long connection are counted.
 const REPORT: Duration = Duration::from_secs(10);
 
-/// Passes the bytes of `client` on, as `tcp` says.
+/// A connection to an endpoint for a client.
+pub(crate) struct Call {
+    cluster: Arc<Cluster>,
+    attempts: u32,
+    upstream: Option<UpstreamRecord>,
+    connected: Connected,
+    active: Active,
+}
+
+/// Why there is none.
+struct Uncalled {
+    cluster: Option<Arc<Cluster>>,
+    attempts: u32,
+    upstream: Option<UpstreamRecord>,
+    failure: Failure,
+    why: Option<String>,
+}
+
+impl Uncalled {
+    fn new(failure: Failure) -> Self {
+        Self { cluster: None, attempts: 0, upstream: None, failure, why: None }
+    }
+}
+
+/// Calls an endpoint for a client that has said nothing yet. Ready when the endpoint speaks first; `None` when it cannot
+/// be told, or not be called.
+pub(crate) async fn call_ahead(local: &Rc<Local>, tcp: &Arc<TcpState>) -> Option<Call> {
+    let call = call(local, tcp).await.ok()?;
+    call.connected.stream.speaks().await?;
+    Some(call)
+}
+
+/// Passes the bytes of `client` on, as `tcp` says; over `ahead` where that was called already.
 pub(crate) async fn pass<IO>(
     local: &Rc<Local>,
     tcp: &Arc<TcpState>,
     connection: &Arc<ConnectionRecord>,
     client: IO,
+    ahead: Option<Call>,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let mut exchange = tcp.recorder.begin_tcp(connection);
-    let cluster = match find_cluster(local, tcp) {
-        Ok(cluster) => cluster,
-        Err(failure) => return end(exchange, failure, None),
+    let called = match ahead {
+        Some(call) => Ok(call),
+        None => Box::pin(call(local, tcp)).await,
     };
-    exchange.cluster = Some(cluster.config.clone());
-    let tries = tcp.proxy.max_connect_attempts.map_or(TRIES, |n| n.max(1) as usize);
-    let connecting = Box::pin(connect_some(local, &cluster, &mut exchange, tries));
-    let (connected, _active) = match connecting.await {
-        Ok(connected) => connected,
-        Err((failure, why)) => return end(exchange, failure, why),
+    let Call { cluster, attempts, upstream, connected, active: _active } = match called {
+        Ok(call) => call,
+        Err(uncalled) => {
+            (exchange.cluster, exchange.attempts) = (uncalled.cluster, uncalled.attempts);
+            exchange.upstream = uncalled.upstream;
+            return end(exchange, uncalled.failure, uncalled.why);
+        }
     };
-    // A cluster that is replaced or removed does not matter to connections that are made.
-    drop(cluster);
+    (exchange.cluster, exchange.attempts, exchange.upstream) = (Some(cluster), attempts, upstream);
     exchange.details = "via_upstream";
     exchange.established();
 
@@ -129,38 +163,44 @@ impl Drop for Active {
     }
 }
 
-async fn connect_some(
-    local: &Local,
-    cluster: &ClusterState,
-    exchange: &mut Exchange,
-    tries: usize,
-) -> Result<(Connected, Active), (Failure, Option<String>)> {
+async fn call(local: &Local, tcp: &TcpState) -> Result<Call, Uncalled> {
+    let cluster = find_cluster(local, tcp).map_err(Uncalled::new)?;
+    let tries = tcp.proxy.max_connect_attempts.map_or(TRIES, |n| n.max(1) as usize);
     let mut tried = Vec::new();
     // Those that failed count as busy until it is over: the least busy is another.
     let mut failed = Vec::new();
-    let mut last = (Failure::NoHealthyEndpoint, Some(cluster.describe_absence()));
+    let mut last = Uncalled::new(Failure::NoHealthyEndpoint);
+    last.cluster = Some(cluster.config.clone());
+    last.why = Some(cluster.describe_absence());
     while tried.len() < tries {
         let picked = cluster.pick_avoiding(local.random(), &tried, PICKS);
         let Some(endpoint) = picked.filter(|e| !tried.contains(&e.id)) else { break };
         tried.push(endpoint.id);
-        exchange.attempts += 1;
-        let permit = cluster.take(Limited::Connections, Priority::Default);
-        let active = Active::new(endpoint, permit.map_err(|_| (Failure::Overflow, None))?);
+        last.attempts += 1;
+        let Ok(permit) = cluster.take(Limited::Connections, Priority::Default) else {
+            (last.failure, last.why) = (Failure::Overflow, None);
+            break;
+        };
+        let active = Active::new(endpoint, permit);
         let outcome = connect(&cluster.config, endpoint).await;
         cluster.report(endpoint, verdict(&outcome));
         let (local, peer_uri) = match &outcome {
             Ok(connected) => (connected.local, connected.peer_uri.clone()),
             Err(_) => (None, None),
         };
-        exchange.upstream = Some(UpstreamRecord {
+        last.upstream = Some(UpstreamRecord {
             address: endpoint.address,
             endpoint: endpoint.endpoint.clone(),
             local,
             peer_uri,
         });
         match outcome {
-            Ok(connected) => return Ok((connected, active)),
-            Err(error) => last = (error.failure(), Some(error.to_string())),
+            Ok(connected) => {
+                let (attempts, upstream) = (last.attempts, last.upstream);
+                // A cluster that is replaced or removed does not matter to connections that are made.
+                return Ok(Call { cluster: cluster.config.clone(), attempts, upstream, connected, active });
+            }
+            Err(error) => (last.failure, last.why) = (error.failure(), Some(error.to_string())),
         }
         failed.push(active);
     }

@@ -625,3 +625,52 @@ fn what_a_load_balancer_says_of_a_connection_counts_as_its_ends() {
         proxy.counts(series, 1).await;
     });
 }
+
+#[test]
+fn a_server_that_speaks_first_is_heard_at_once_and_clients_that_speak_first_choose_their_chain() {
+    in_time(async {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut bytes = chain("bytes", tcp("db"));
+        bytes.condition.transport_protocol = Some("raw_buffer".into());
+        let mut web = chain("web", http("hello"));
+        web.condition.application_protocols = vec!["http/1.1".into()];
+        let mut detecting = listener("any", vec![bytes, web]);
+        detecting.inspect = Inspection { tls: true, http: true, ..Inspection::default() };
+        let clusters = vec![cluster("db", &[server.local_addr().unwrap()])];
+        let proxy = Proxy::start(1, vec![detecting], clusters);
+        let address = proxy.address("any").await;
+        let greeting = async {
+            loop {
+                let (mut client, _) = server.accept().await.unwrap();
+                client.write_all(b"welcome").await.unwrap();
+                spawn_greeted(client);
+            }
+        };
+        let clients = async {
+            // The second time it is known.
+            for limit in [Duration::from_millis(500), Duration::from_millis(500)] {
+                let start = std::time::Instant::now();
+                let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+                let mut heard = [0; 7];
+                client.read_exact(&mut heard).await.unwrap();
+                assert_eq!(&heard, b"welcome");
+                assert!(start.elapsed() < limit, "{:?}", start.elapsed());
+                client.write_all(b"ping").await.unwrap();
+                client.read_exact(&mut heard[..4]).await.unwrap();
+                assert_eq!(&heard[..4], b"ping");
+            }
+        };
+        tokio::select! {
+            () = greeting => {}
+            () = clients => {}
+        }
+    });
+}
+
+/// Says back what it hears.
+fn spawn_greeted(mut client: tokio::net::TcpStream) {
+    tokio::spawn(async move {
+        let (mut from, mut to) = client.split();
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    });
+}

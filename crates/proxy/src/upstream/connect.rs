@@ -152,6 +152,16 @@ fn probes(keepalive: Keepalive) -> TcpKeepalive {
     probes
 }
 
+impl Stream {
+    /// Ready when the endpoint says something, or closes; `None` at once where only reading would tell.
+    pub async fn speaks(&self) -> Option<()> {
+        match self {
+            Self::Plain(stream) => stream.readable().await.ok(),
+            Self::Tls(_) => None,
+        }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
