@@ -124,6 +124,11 @@ pub struct CheckState {
 }
 
 impl CheckState {
+    /// The state of an endpoint that is known to be healthy, or of which nothing is known.
+    pub fn new(healthy: bool) -> Self {
+        Self { healthy, checked: healthy, in_row: 0 }
+    }
+
     /// Whether it passes for healthy. Nothing is, before its first check.
     pub fn is_healthy(&self) -> bool {
         self.healthy

@@ -1,12 +1,15 @@
 //! Watching endpoints, on the control thread: those that fail too often are left out for a time, those that do not pass
 //! health checks until they do. What is found out is written where all threads read it.
 
+mod checks;
 mod outliers;
+mod probe;
 
 pub use outliers::Outliers;
 
 use crate::notice::tell;
 use crate::snapshot::Live;
+use checks::Checks;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,14 +18,22 @@ use std::time::Instant;
 pub async fn follow(live: Arc<Live>) {
     let mut changes = live.changes();
     let mut outliers = Outliers::default();
+    let mut checks = Checks::default();
     let start = Instant::now();
+    let mut is_new = true;
     loop {
         changes.borrow_and_update();
+        if std::mem::take(&mut is_new) {
+            checks.follow(&live);
+        }
         let look = outliers.look(&live.current(), start.elapsed(), random);
         look.told.iter().for_each(tell);
         tokio::select! {
             () = live.alarmed() => {}
-            changed = changes.changed() => if changed.is_err() { return },
+            changed = changes.changed() => match changed {
+                Ok(()) => is_new = true,
+                Err(_) => return,
+            },
             () = at(look.next.map(|next| start + next)) => {}
         }
     }

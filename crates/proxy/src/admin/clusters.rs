@@ -116,7 +116,11 @@ fn health_flags(cluster: &ClusterState, endpoint: &EndpointState) -> String {
         Health::Unhealthy | Health::Draining => "/failed_eds_health",
         Health::Degraded => "/degraded_eds_health",
     };
-    let checks = if endpoint.fails_checks(&cluster.config) { "/failed_active_hc" } else { "" };
+    let checks = match (endpoint.fails_checks(&cluster.config), endpoint.awaits_checks(&cluster.config)) {
+        (true, _) => "/failed_active_hc",
+        (false, true) => "/pending_active_hc",
+        (false, false) => "",
+    };
     let outlier = if endpoint.is_ejected(&cluster.config) { "/failed_outlier_check" } else { "" };
     match format!("{checks}{outlier}{said}") {
         flags if flags.is_empty() => "healthy".to_owned(),

@@ -7,7 +7,7 @@ use model::endpoint::{Endpoint, Health};
 use model::outlier::Tally;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// One endpoint. Its identity and vitals outlive changes of configuration.
@@ -35,10 +35,14 @@ pub struct Vitals {
     /// When it was first seen.
     pub since: Instant,
     ejected: AtomicBool,
-    passes_checks: AtomicBool,
+    /// 0 while it was never checked.
+    checks: AtomicU8,
     /// Milliseconds after which it closes connections at rest; 0 when that is not known.
     idle_close: AtomicU32,
 }
+
+const PASSES: u8 = 1;
+const FAILS: u8 = 2;
 
 impl Default for Vitals {
     fn default() -> Self {
@@ -46,7 +50,7 @@ impl Default for Vitals {
             tally: Tally::default(),
             since: Instant::now(),
             ejected: AtomicBool::new(false),
-            passes_checks: AtomicBool::new(false),
+            checks: AtomicU8::new(0),
             idle_close: AtomicU32::new(0),
         }
     }
@@ -63,14 +67,17 @@ impl Vitals {
         self.ejected.store(ejected, Ordering::Relaxed);
     }
 
-    /// Whether it passes the cluster's health checks. Before the first it does not.
-    pub fn passes_checks(&self) -> bool {
-        self.passes_checks.load(Ordering::Relaxed)
+    /// Whether it passes the cluster's health checks; `None` before the first.
+    pub fn passes_checks(&self) -> Option<bool> {
+        match self.checks.load(Ordering::Relaxed) {
+            0 => None,
+            checks => Some(checks == PASSES),
+        }
     }
 
     /// Takes the result of health checks.
     pub fn set_passes_checks(&self, passes: bool) {
-        self.passes_checks.store(passes, Ordering::Relaxed);
+        self.checks.store(if passes { PASSES } else { FAILS }, Ordering::Relaxed);
     }
 
     /// How long one of its connections may rest before it would close it; `None` when that is not known.
@@ -124,13 +131,20 @@ impl EndpointState {
 
     /// Whether it fails the health checks of its cluster, if there are any.
     pub fn fails_checks(&self, cluster: &Cluster) -> bool {
-        !cluster.health_checks.is_empty() && !self.vitals.passes_checks()
+        !cluster.health_checks.is_empty() && self.vitals.passes_checks() == Some(false)
+    }
+
+    /// Whether nobody knows yet if it passes the health checks of its cluster.
+    pub fn awaits_checks(&self, cluster: &Cluster) -> bool {
+        !cluster.health_checks.is_empty() && self.vitals.passes_checks().is_none()
     }
 
     /// Whether it can be used.
     pub fn standing(&self, cluster: &Cluster) -> Standing {
         match self.endpoint.health {
             _ if self.is_ejected(cluster) || self.fails_checks(cluster) => Standing::Unhealthy,
+            // Used where nothing is known to be better, such as at the start.
+            Health::Unknown | Health::Healthy if self.awaits_checks(cluster) => Standing::Degraded,
             Health::Unknown | Health::Healthy => Standing::Healthy,
             Health::Degraded => Standing::Degraded,
             Health::Unhealthy | Health::Draining => Standing::Unhealthy,
