@@ -25,7 +25,7 @@ use crate::snapshot::{HttpState, NetworkState, Snapshot};
 use answer::{Answer, Refusal, UNPROCESSED};
 use edits::Edits;
 use head::Head;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use model::route::Action;
 use model::routing::NoRoute;
@@ -43,6 +43,8 @@ pub struct Context {
     pub connection: Arc<ConnectionRecord>,
     /// Whether bytes after the head of an upgrade or CONNECT may pass, where something holds them back.
     pub gate: Option<Arc<crate::gate::TunnelGate>>,
+    /// The peer's address, as `x-forwarded-for` writes it.
+    peer: HeaderValue,
     current: RefCell<(Arc<Snapshot>, Arc<HttpState>)>,
 }
 
@@ -57,7 +59,10 @@ impl Context {
         http: Arc<HttpState>,
     ) -> Rc<Self> {
         let current = RefCell::new((snapshot, http));
-        Rc::new(Self { local, listener: listener.into(), connection, gate, current })
+        // An address is always proper in a header.
+        let peer = HeaderValue::from_str(&connection.remote.ip().to_string());
+        let peer = peer.unwrap_or(HeaderValue::from_static("unknown"));
+        Rc::new(Self { local, listener: listener.into(), connection, gate, peer, current })
     }
 
     /// The snapshot in force, and what it says of this connection's listener. A listener or chain that is gone goes on
@@ -81,13 +86,14 @@ impl Context {
 pub async fn serve(context: &Rc<Context>, request: Request<Incoming>) -> Response<AnswerBody> {
     let (snapshot, http) = context.current();
     let (mut parts, body) = request.into_parts();
-    let (head, refused) =
-        Head::new(&mut parts, &http.manager, &context.connection, || context.local.random());
+    let random = || context.local.random();
+    let (head, refused) = Head::new(&mut parts, &http.manager, &context.connection, &context.peer, random);
     let exchange = http.recorder.begin(&context.connection, &record(&head, &parts));
     let refusal = Refusal::new(&head, &parts.headers);
     let stage = Stage { context, snapshot: &snapshot, http: &http, head, refusal, grant: OnceCell::new() };
     match refused {
         Some(failure) => stage.refuse(exchange, failure.into()),
+        None if stage.head.redirects => stage.send_to_canonical(exchange, &parts),
         None => stage.routed(exchange, parts, body).await,
     }
 }
@@ -208,6 +214,22 @@ impl Stage<'_> {
         }
     }
 
+    /// Sends the client to the canonical form of the path it asked for; gRPC clients do not follow.
+    fn send_to_canonical(
+        &self,
+        mut exchange: Box<Exchange>,
+        parts: &http::request::Parts,
+    ) -> Response<AnswerBody> {
+        if model::routing::is_grpc(&parts.headers) {
+            return self.refuse(exchange, Failure::BadPath.into());
+        }
+        self.close_gate();
+        exchange.details = "path_normalization_failed";
+        let mut answer = Answer::new(307);
+        answer.set(http::header::LOCATION, self.head.target.as_bytes());
+        self.local_answer(exchange, answer, None)
+    }
+
     /// Refuses a request that no route took.
     fn refuse(&self, exchange: Box<Exchange>, cause: Cause) -> Response<AnswerBody> {
         self.refuse_with(exchange, cause, None)
@@ -288,7 +310,7 @@ impl Stage<'_> {
             self.edit_answer(&exchange, &edits, answer.headers_mut());
         }
         self.write_grant(answer.headers_mut());
-        let mut response = answer.into_response(self.http.manager.server_name.as_deref());
+        let mut response = answer.into_response(self.http.server.as_ref());
         exchange.edit_response(response.headers_mut());
         exchange.answered(response.status().as_u16(), response.headers());
         exchange.bytes_sent = answer::known_length(response.body());

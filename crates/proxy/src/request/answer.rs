@@ -128,7 +128,7 @@ impl Answer {
         &mut self.headers
     }
 
-    pub(super) fn into_response(self, server: Option<&str>) -> Response<AnswerBody> {
+    pub(super) fn into_response(self, server: Option<&HeaderValue>) -> Response<AnswerBody> {
         let body = match self.body.is_empty() {
             true => AnswerBody::Empty,
             false => AnswerBody::Whole(Some(self.body)),
@@ -136,8 +136,8 @@ impl Answer {
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
-        if let Some(Ok(server)) = server.map(HeaderValue::from_str) {
-            response.headers_mut().insert(SERVER, server);
+        if let Some(server) = server {
+            response.headers_mut().insert(SERVER, server.clone());
         }
         response
     }

@@ -222,8 +222,8 @@ impl Stage<'_> {
         exchange.status = status.as_u16();
         self.edit_answer(exchange, &plan.edits(parts), headers);
         self.write_grant(headers);
-        if let Some(Ok(server)) = self.http.manager.server_name.as_deref().map(HeaderValue::from_str) {
-            headers.insert(SERVER, server);
+        if let Some(server) = &self.http.server {
+            headers.insert(SERVER, server.clone());
         }
         exchange.answered(status.as_u16(), headers);
     }
@@ -231,25 +231,24 @@ impl Stage<'_> {
 
 /// Drops what ends here (RFC 9110, 7.6.1). Most answers have none of it: one pass tells.
 fn drop_hop_by_hop(headers: &mut HeaderMap, status: StatusCode) {
-    let ends_here = |name: &HeaderName| {
-        matches!(
-            name.as_str(),
-            "connection"
-                | "keep-alive"
-                | "proxy-connection"
-                | "transfer-encoding"
-                | "upgrade"
-                | "x-ieum-unprocessed"
-        )
-    };
-    if !headers.keys().any(ends_here) {
-        return;
+    const NAMES: [HeaderName; 6] =
+        [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UNPROCESSED, UPGRADE];
+    let mut found = 0u8;
+    for name in headers.keys() {
+        found |= match name.as_str() {
+            "connection" => 1,
+            "keep-alive" => 1 << 1,
+            "proxy-connection" => 1 << 2,
+            "transfer-encoding" => 1 << 3,
+            "x-ieum-unprocessed" => 1 << 4,
+            "upgrade" if status != StatusCode::SWITCHING_PROTOCOLS => 1 << 5,
+            _ => 0,
+        };
     }
-    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UNPROCESSED] {
-        headers.remove(name);
-    }
-    if status != StatusCode::SWITCHING_PROTOCOLS {
-        headers.remove(UPGRADE);
+    for (at, name) in NAMES.iter().enumerate() {
+        if found & (1 << at) != 0 {
+            headers.remove(name);
+        }
     }
 }
 

@@ -8,9 +8,8 @@ use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderName, TE, TRANSFER_EN
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use model::header::RequestHead;
-use model::listener::HttpConnectionManager;
+use model::listener::{HttpConnectionManager, Underscores};
 use model::route::Redirect;
-use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -92,14 +91,17 @@ pub(super) struct Head {
     pub(super) client: SocketAddr,
     /// The protocol it wants to switch to.
     pub(super) upgrade: Option<HeaderValue>,
+    /// Its client is sent to the canonical form of its path.
+    pub(super) redirects: bool,
 }
 
 impl Head {
-    /// Reads the head and cleans its headers. A refused one comes with its failure, and is still fit to be recorded.
+    /// Reads the head and cleans its headers; `peer` is the connection's peer as text. A refused one comes with its failure, and is still fit to be recorded.
     pub(super) fn new(
         parts: &mut Parts,
         manager: &HttpConnectionManager,
         connection: &ConnectionRecord,
+        peer: &HeaderValue,
         random: impl Fn() -> u64,
     ) -> (Self, Option<Failure>) {
         let present = Present::of(&parts.headers);
@@ -123,10 +125,11 @@ impl Head {
             id: request_id(&mut parts.headers, present.request_id && !is_external, random),
             client,
             upgrade: None,
+            redirects: false,
         };
         let refused = head.make_canonical(parts, &present, manager).err();
         if refused.is_none() && manager.edge {
-            append_forwarded_for(&mut parts.headers, present.forwarded_for, connection.remote.ip());
+            append_forwarded_for(&mut parts.headers, present.forwarded_for, peer);
         }
         (head, refused)
     }
@@ -138,6 +141,9 @@ impl Head {
         manager: &HttpConnectionManager,
     ) -> Result<(), Failure> {
         self.upgrade = drop_hop_by_hop(&mut parts.headers, present, parts.version)?;
+        if manager.underscores != Underscores::Keep {
+            judge_underscores(&mut parts.headers, manager.underscores)?;
+        }
         if parts.method == Method::CONNECT {
             self.target = "".into();
             self.path_length = 0;
@@ -150,6 +156,7 @@ impl Head {
         }
         let canonical = manager.path.canonical(parts.uri.path()).map_err(|_| Failure::BadPath)?;
         self.path_length = canonical.len();
+        self.redirects = manager.path.redirects(parts.uri.path());
         if let std::borrow::Cow::Owned(path) = &canonical {
             self.target = match parts.uri.query() {
                 None => path.as_str().into(),
@@ -289,6 +296,19 @@ fn drop_internal(headers: &mut HeaderMap, takes_faults: bool) {
     }
 }
 
+/// What an application may take for the same name with a dash is refused or dropped.
+fn judge_underscores(headers: &mut HeaderMap, wanted: Underscores) -> Result<(), Failure> {
+    let with_underscore = |name: &&HeaderName| name.as_str().contains('_');
+    let names: Vec<HeaderName> = headers.keys().filter(with_underscore).cloned().collect();
+    if wanted == Underscores::Reject && !names.is_empty() {
+        return Err(Failure::Underscore);
+    }
+    for name in names {
+        headers.remove(name);
+    }
+    Ok(())
+}
+
 /// HTTP/2 sends cookies in crumbs; what comes after it may not know how to put them together (RFC 9113, 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
@@ -299,17 +319,21 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn append_forwarded_for(headers: &mut HeaderMap, is_there: bool, peer: IpAddr) {
-    let mut all = String::new();
+/// Adds the peer, whose address is `peer` as text.
+fn append_forwarded_for(headers: &mut HeaderMap, is_there: bool, peer: &HeaderValue) {
+    let mut all = Vec::new();
     if is_there {
-        for value in headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()) {
-            all.push_str(value);
-            all.push(',');
+        for value in headers.get_all(FORWARDED_FOR) {
+            all.extend_from_slice(value.as_bytes());
+            all.push(b',');
         }
     }
-    // Writing into a string does not fail.
-    let _ = write!(all, "{peer}");
-    if let Ok(value) = HeaderValue::from_str(&all) {
+    if all.is_empty() {
+        headers.insert(FORWARDED_FOR, peer.clone());
+        return;
+    }
+    all.extend_from_slice(peer.as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&all) {
         headers.insert(FORWARDED_FOR, value);
     }
 }

@@ -88,7 +88,7 @@ impl Stage<'_> {
         let mut answer = Answer::new(200);
         exchange.status = 200;
         self.edit_answer(&exchange, &plan.edits(parts), answer.headers_mut());
-        let mut response = answer.into_response(self.http.manager.server_name.as_deref());
+        let mut response = answer.into_response(self.http.server.as_ref());
         exchange.edit_response(response.headers_mut());
         exchange.answered(200, response.headers());
         if let Some(gate) = &self.context.gate {

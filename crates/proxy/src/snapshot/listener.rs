@@ -2,6 +2,7 @@
 
 use super::{Config, Snapshot};
 use crate::record::{Recorder, Telemetry};
+use http::HeaderValue;
 use identity::certificate;
 use identity::config::server_config;
 use model::listener::{
@@ -50,6 +51,8 @@ pub struct HttpState {
     pub routes: Option<Arc<RouteTable>>,
     /// What requests leave behind.
     pub recorder: Arc<Recorder>,
+    /// What answers say of their server; `None` leaves it to the endpoint.
+    pub server: Option<HeaderValue>,
     /// Faults under way, for their limit.
     pub active_faults: AtomicU32,
 }
@@ -183,7 +186,9 @@ impl NetworkState {
                     Some(old) => old.recorder.clone(),
                     None => Recorder::http(telemetry, manager, listener),
                 };
+                let server = manager.server_name.as_deref().and_then(|n| HeaderValue::from_str(n).ok());
                 Self::Http(Arc::new(HttpState {
+                    server,
                     manager: (**manager).clone(),
                     routes,
                     recorder,
