@@ -7,33 +7,36 @@ use crate::join_tokens::JoinTokenFile;
 use crate::secrets::SecretIssuer;
 use crate::status::Proxies;
 use dialect::Dialect;
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
-    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-};
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::SERVICE_NAME;
+use outgoing::Responses;
 use proof::Proof;
 use session::Session;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::server::NamedService;
+use tonic::{Request, Status, Streaming};
+use tonic_prost::ProstDecoder;
 use xds::server::DeltaStream;
 use xds::sotw::SotwStream;
 
 mod session;
 mod dialect;
+mod outgoing;
 mod proof;
 
 /// Largest request read, in bytes.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
 /// Responses that wait for a client to read them; a client that reads none costs no more.
 const QUEUE: usize = 4;
-
-/// Responses on their way to a client.
-type Responses<R> = ReceiverStream<Result<R, Status>>;
+/// The two methods.
+const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 
 /// What all streams share.
 pub(crate) struct Hub {
@@ -51,21 +54,47 @@ pub(crate) struct Hub {
     pub(crate) stop: watch::Receiver<bool>,
 }
 
-/// The ADS service.
+/// The ADS service. It is written without tonic's generated server, whose encoder copies each response for each stream.
 #[derive(Clone)]
 pub(crate) struct DiscoveryService(Arc<Hub>);
 
-impl DiscoveryService {
-    /// As a service for tonic's router.
-    pub(crate) fn server(hub: Arc<Hub>) -> AggregatedDiscoveryServiceServer<Self> {
-        AggregatedDiscoveryServiceServer::new(Self(hub)).max_decoding_message_size(MAX_REQUEST_BYTES)
+impl NamedService for DiscoveryService {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl Service<http::Request<Body>> for DiscoveryService {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn open<D: Dialect>(
-        &self,
-        request: Request<Streaming<D::Request>>,
-    ) -> Result<Response<Responses<D::Response>>, Status> {
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let opened = match request.uri().path() {
+            DELTA => self.open::<DeltaStream>(request),
+            SOTW => self.open::<SotwStream>(request),
+            other => Err(Status::unimplemented(format!("`{}` is no method of ADS", other.escape_debug()))),
+        };
+        ready(Ok(opened.unwrap_or_else(Status::into_http)))
+    }
+}
+
+impl DiscoveryService {
+    /// As a service for tonic's router.
+    pub(crate) fn server(hub: Arc<Hub>) -> Self {
+        Self(hub)
+    }
+
+    // The only error there is becomes an answer.
+    #[allow(clippy::result_large_err)]
+    fn open<D: Dialect>(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         let hub = self.0.clone();
+        let requests = |body| {
+            Streaming::new_request(ProstDecoder::<D::Request>::default(), body, None, Some(MAX_REQUEST_BYTES))
+        };
+        let request = Request::from_http(request.map(requests));
         let proof = Proof::of(request.extensions(), request.metadata(), &hub.tokens, SystemTime::now());
         let peer = request.remote_addr();
         // What a mesh looks like is nobody's business who cannot say who they are; processes of this machine are trusted.
@@ -76,26 +105,9 @@ impl DiscoveryService {
         let (responses, outgoing) = mpsc::channel(QUEUE);
         let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
         tokio::spawn(Session::<D>::serve(hub, proof, peer, is_local, request.into_inner(), responses));
-        Ok(Response::new(ReceiverStream::new(outgoing)))
-    }
-}
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for DiscoveryService {
-    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        self.open::<SotwStream>(request)
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        self.open::<DeltaStream>(request)
+        let mut response = http::Response::new(Body::new(Responses::new(outgoing)));
+        let grpc = http::HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(http::header::CONTENT_TYPE, grpc);
+        Ok(response)
     }
 }

@@ -1,8 +1,8 @@
 //! One immutable state of the mesh as it is served: translated once, each resource encoded once, shared by all streams.
-//! Nothing in here ever changes; a change is a new generation.
+//! Nothing in here ever changes; a change is a new generation, which takes over what was encoded before and is still so.
 
 use crate::node::{ProxyKind, ProxyNode};
-use crate::translate::{Mesh, ProxyResources};
+use crate::translate::{Common, CommonKey, Mesh, Own, Portion, Tables};
 use aws_lc_rs::digest;
 use model::cluster::Cluster;
 use model::endpoint::Assignment;
@@ -11,34 +11,49 @@ use model::provenance::Provenance;
 use model::route::{Route, RouteConfiguration};
 use model::tls::WORKLOAD_TRUST_BUNDLE;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use xds::codec::{self, type_url};
-use xds::resources::{ResourceSet, VersionedResource};
+use xds::resources::{Layer, ResourceSet, VersionedResource};
 
-/// Views and resources below which nothing is swept.
+/// Resources below which nothing is swept.
 const MIN_SWEEP: usize = 4096;
 
 /// A state of the mesh, ready to be served.
 pub(crate) struct Generation {
     /// Its number; later ones are higher.
     pub(crate) revision: u64,
-    mesh: Mesh,
-    trust_bundle: VersionedResource,
-    made: Mutex<Made>,
+    version: String,
+    mesh: Arc<Mesh>,
+    trust_bundle: Arc<Layer>,
+    /// Shared with the generations before and after.
+    made: Arc<Mutex<Made>>,
 }
 
-/// What was made for proxies so far.
+/// What was encoded for proxies so far.
 #[derive(Default)]
 struct Made {
     /// By the resource's address, and whether it is in gRPC's dialect. The resource is kept, so that no other gets its
     /// address.
     encoded: HashMap<(usize, bool), (Kept, VersionedResource)>,
-    /// By who asked, as long as they are there.
-    views: HashMap<ProxyNode, Weak<View>>,
-    /// By kind and namespace, the last set made, to share with the next.
-    sets: HashMap<(ProxyKind, String), Weak<ResourceSet>>,
-    /// Number of views and resources at which those are dropped that nobody uses any more.
+    /// Clusters and endpoints that many proxies have in common, as they were encoded last.
+    common: HashMap<CommonKey, CommonLayers>,
+    /// Tables by their address, and in which dialect, kept as well.
+    routes: HashMap<(usize, bool), (Tables, Arc<Layer>)>,
+    /// Number of resources at which those are dropped that nobody uses any more.
     sweep_at: usize,
+}
+
+#[derive(Clone)]
+struct CommonLayers {
+    common: Arc<Common>,
+    clusters: Arc<Layer>,
+    endpoints: Arc<Layer>,
+}
+
+/// What one proxy alone is served, encoded.
+struct OwnLayers {
+    clusters: Arc<Layer>,
+    listeners: Arc<Layer>,
 }
 
 /// A resource kept alive.
@@ -79,6 +94,12 @@ impl Kept {
         }
     }
 
+    /// Its bytes and their version.
+    fn encoded(&self, is_grpc: bool) -> VersionedResource {
+        let body = self.encode(is_grpc);
+        VersionedResource::new(self.type_url(), self.name(), &version_of(&body), &body)
+    }
+
     fn type_url(&self) -> &'static str {
         match self {
             Self::Listener(_) => type_url::LISTENER,
@@ -102,76 +123,152 @@ impl Made {
     /// The resource's bytes and their version, made when they are asked for first.
     fn encode(&mut self, resource: Kept, is_grpc: bool) -> VersionedResource {
         let (_, encoded) = self.encoded.entry((resource.address(), is_grpc)).or_insert_with(|| {
-            let body = resource.encode(is_grpc);
-            let encoded = VersionedResource { version: version_of(&body), body: body.into() };
+            let encoded = resource.encoded(is_grpc);
             (resource, encoded)
         });
         encoded.clone()
     }
 
-    /// A set like `set` that shares what it can with the last one made for such a proxy.
-    fn share(&mut self, node: &ProxyNode, mut set: ResourceSet) -> Arc<ResourceSet> {
-        let place = self.sets.entry((node.kind, node.namespace.clone())).or_default();
-        let last = place.upgrade();
-        if let Some(last) = &last {
-            if **last == set {
-                return last.clone();
-            }
-            set.share_with(last);
+    /// The layers of `common`: those made last, with what changed since.
+    fn common(&mut self, common: &Arc<Common>, is_grpc: bool) -> CommonLayers {
+        let last = self.common.get(&common.key).cloned();
+        if let Some(last) = last.as_ref().filter(|last| Arc::ptr_eq(&last.common, common)) {
+            return last.clone();
         }
-        let set = Arc::new(set);
-        *place = Arc::downgrade(&set);
-        set
+        let same_services = |last: &&CommonLayers| {
+            let (was, is) = (&last.common.sets, &common.sets);
+            was.len() == is.len() && was.iter().zip(is).all(|((a, _), (b, _))| a == b)
+        };
+        let (mut clusters, mut endpoints, old) = match last.as_ref().filter(same_services) {
+            Some(last) => (last.clusters.clone(), last.endpoints.clone(), &last.common.sets[..]),
+            None => (Arc::default(), Arc::default(), &[][..]),
+        };
+        for (at, (_, set)) in common.sets.iter().enumerate() {
+            let before = old.get(at).map(|(_, set)| set);
+            if before.is_some_and(|before| Arc::ptr_eq(before, set)) {
+                continue;
+            }
+            let (was_clusters, was_endpoints) =
+                before.map(|set| (&set.clusters[..], &set.endpoints[..])).unwrap_or_default();
+            self.patch(&mut clusters, was_clusters, &set.clusters, Kept::Cluster, is_grpc);
+            self.patch(&mut endpoints, was_endpoints, &set.endpoints, Kept::Endpoints, is_grpc);
+        }
+        let layers = CommonLayers { common: common.clone(), clusters, endpoints };
+        self.common.insert(common.key.clone(), layers.clone());
+        layers
     }
 
-    /// Drops what only proxies had that are gone, so that coming and going costs nothing that stays.
-    fn sweep(&mut self) {
-        if self.views.len() + self.encoded.len() < self.sweep_at {
+    /// Replaces some resources of a layer by others, unless they are the same.
+    fn patch<T>(
+        &mut self,
+        layer: &mut Arc<Layer>,
+        old: &[Arc<T>],
+        new: &[Arc<T>],
+        keep: impl Fn(Arc<T>) -> Kept,
+        is_grpc: bool,
+    ) {
+        if old.len() == new.len() && old.iter().zip(new).all(|(a, b)| Arc::ptr_eq(a, b)) {
             return;
         }
-        self.views.retain(|_, view| view.strong_count() > 0);
-        self.sets.retain(|_, set| set.strong_count() > 0);
+        let layer = Arc::make_mut(layer);
+        for gone in old {
+            layer.remove(keep(gone.clone()).name());
+        }
+        for resource in new {
+            let kept = keep(resource.clone());
+            let name: Arc<str> = kept.name().into();
+            layer.insert(name, self.encode(kept, is_grpc));
+        }
+    }
+
+    /// The layer of these tables.
+    fn routes(&mut self, routes: &Tables, is_grpc: bool) -> Arc<Layer> {
+        let key = (Arc::as_ptr(routes).addr(), is_grpc);
+        if let Some((_, layer)) = self.routes.get(&key) {
+            return layer.clone();
+        }
+        let mut layer = Arc::default();
+        self.patch(&mut layer, &[], routes, Kept::Routes, is_grpc);
+        self.routes.insert(key, (routes.clone(), layer.clone()));
+        layer
+    }
+
+    /// The layers of what a proxy alone has, taken from `before` where they are the same.
+    fn own(&mut self, own: &Own, is_grpc: bool, before: Option<&View>) -> OwnLayers {
+        let (old, layers) = before.map(|view| (&*view.portion.own, &*view.own)).unzip();
+        let clusters = (own.clusters.as_slice(), old.map(|own| own.clusters.as_slice()).unwrap_or_default());
+        let listeners =
+            (own.listeners.as_slice(), old.map(|own| own.listeners.as_slice()).unwrap_or_default());
+        let mut clusters_layer = layers.map(|layers| layers.clusters.clone()).unwrap_or_default();
+        let mut listeners_layer = layers.map(|layers| layers.listeners.clone()).unwrap_or_default();
+        self.patch(&mut clusters_layer, clusters.1, clusters.0, Kept::Cluster, is_grpc);
+        self.patch(&mut listeners_layer, listeners.1, listeners.0, Kept::Listener, is_grpc);
+        OwnLayers { clusters: clusters_layer, listeners: listeners_layer }
+    }
+
+    /// Drops what nobody uses any more.
+    fn sweep(&mut self) {
+        if self.routes.len() + self.common.len() + self.encoded.len() < self.sweep_at {
+            return;
+        }
+        self.routes.retain(|_, (tables, _)| Arc::strong_count(tables) > 1);
+        self.common.retain(|_, layers| Arc::strong_count(&layers.common) > 1);
         self.encoded.retain(|_, (kept, _)| kept.is_used_elsewhere());
-        self.sweep_at = MIN_SWEEP.max(2 * (self.views.len() + self.encoded.len()));
+        self.sweep_at = MIN_SWEEP.max(2 * (self.routes.len() + self.common.len() + self.encoded.len()));
     }
 }
 
-/// What proxies of one class are served.
+/// What one proxy is served.
 pub(crate) struct View {
     /// The bytes.
     pub(crate) set: Arc<ResourceSet>,
-    resources: ProxyResources,
+    own: Arc<OwnLayers>,
+    portion: Portion,
 }
 
 impl Generation {
-    /// The generation of `mesh`, of which nothing is encoded yet.
-    pub(crate) fn new(revision: u64, mesh: Mesh, trust_bundle: VersionedResource) -> Self {
-        Self { revision, mesh, trust_bundle, made: Mutex::default() }
+    /// The generation of `mesh`. What `before` encoded and is still there is not encoded again.
+    pub(crate) fn new(
+        revision: u64,
+        mesh: Arc<Mesh>,
+        trust_bundle: VersionedResource,
+        before: Option<&Self>,
+    ) -> Self {
+        let mut layer = Layer::default();
+        layer.insert(WORKLOAD_TRUST_BUNDLE.into(), trust_bundle);
+        let layer = Arc::new(layer);
+        let known = before.map(|before| &before.trust_bundle).filter(|known| **known == layer);
+        Self {
+            revision,
+            version: revision.to_string(),
+            mesh,
+            trust_bundle: known.cloned().unwrap_or(layer),
+            made: before.map(|before| before.made.clone()).unwrap_or_default(),
+        }
     }
 
-    /// What `node` is served. What proxies have in common they share.
-    pub(crate) fn view(&self, node: &ProxyNode) -> Arc<View> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(view) = made.views.get(node).and_then(Weak::upgrade) {
-            return view;
-        }
-        made.sweep();
-        let resources = self.mesh.resources_for(node);
+    /// What `node` is served; `before` is what the generation before served it. What proxies have in common they share.
+    pub(crate) fn view(&self, node: &ProxyNode, before: Option<&View>) -> Arc<View> {
+        let portion = self.mesh.portion(node, before.map(|view| &view.portion));
         let is_grpc = node.kind == ProxyKind::Grpc;
-        let mut set = ResourceSet::new(self.revision.to_string());
-        let ProxyResources { listeners, routes, clusters, endpoints } = &resources;
-        let all = clusters.iter().cloned().map(Kept::Cluster);
-        let all = all.chain(endpoints.iter().cloned().map(Kept::Endpoints));
-        let all = all.chain(listeners.iter().cloned().map(Kept::Listener));
-        for resource in all.chain(routes.iter().cloned().map(Kept::Routes)) {
-            let (kind, name) = (resource.type_url(), resource.name().to_owned());
-            set.insert_shared(kind, &name, made.encode(resource, is_grpc));
-        }
-        set.insert_shared(type_url::SECRET, WORKLOAD_TRUST_BUNDLE, self.trust_bundle.clone());
-        let set = made.share(node, set);
-        let view = Arc::new(View { set, resources });
-        made.views.insert(node.clone(), Arc::downgrade(&view));
-        view
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.sweep();
+        let common = made.common(&portion.common, is_grpc);
+        let routes = made.routes(&portion.routes, is_grpc);
+        let known = before.filter(|view| Arc::ptr_eq(&view.portion.own, &portion.own));
+        let own = match known {
+            Some(view) => view.own.clone(),
+            None => Arc::new(made.own(&portion.own, is_grpc, before)),
+        };
+        drop(made);
+        let mut set = ResourceSet::new(&self.version);
+        set.add(type_url::CLUSTER, common.clusters);
+        set.add(type_url::CLUSTER, own.clusters.clone());
+        set.add(type_url::ENDPOINT, common.endpoints);
+        set.add(type_url::LISTENER, own.listeners.clone());
+        set.add(type_url::ROUTE, routes);
+        set.add(type_url::SECRET, self.trust_bundle.clone());
+        Arc::new(View { set: Arc::new(set), own, portion })
     }
 }
 
@@ -195,15 +292,16 @@ impl View {
     }
 
     fn listener(&self, name: &str) -> Option<&Arc<Listener>> {
-        self.resources.listeners.iter().find(|l| l.name == name)
+        self.portion.own.listeners.iter().find(|l| l.name == name)
     }
 
     fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
-        self.resources.clusters.iter().find(|c| c.name == name)
+        let common = self.portion.common.sets.iter().flat_map(|(_, set)| &set.clusters);
+        common.chain(&self.portion.own.clusters).find(|c| c.name == name)
     }
 
     fn routes(&self, name: &str) -> Option<&Arc<RouteConfiguration>> {
-        self.resources.routes.iter().find(|r| r.name == name)
+        self.portion.routes.iter().find(|r| r.name == name)
     }
 }
 
@@ -240,8 +338,8 @@ mod tests {
         let mut store = Store::default();
         store.update(&[SourceFile { name: "a.yaml".into(), text: text.into() }]);
         let (mesh, _) = translate(&World::of(store.objects()));
-        let bundle = VersionedResource { version: "1".into(), body: Arc::from(&b"x"[..]) };
-        Generation::new(1, mesh, bundle)
+        let bundle = VersionedResource::new(type_url::SECRET, WORKLOAD_TRUST_BUNDLE, "1", b"x");
+        Generation::new(1, Arc::new(mesh), bundle, None)
     }
 
     fn node(role: &str, name: &str) -> ProxyNode {
@@ -250,24 +348,22 @@ mod tests {
     }
 
     #[test]
-    fn replicas_share_one_set_and_other_proxies_the_bytes() {
+    fn proxies_share_what_they_have_in_common() {
         let generation = generation(SERVICES);
-        let (a, b) = (generation.view(&node("router", "a")), generation.view(&node("router", "b")));
-        assert!(Arc::ptr_eq(&a.set, &b.set));
-        let sidecar = generation.view(&node("sidecar", "c"));
-        let of = |view: &View| {
-            let name = "outbound|80||a.default.svc.cluster.local";
-            view.set.find(type_url::CLUSTER, name).unwrap().body.clone()
-        };
-        assert!(Arc::ptr_eq(&of(&a), &of(&sidecar)), "encoded once");
+        let views = [node("router", "a"), node("router", "b"), node("sidecar", "c")]
+            .map(|node| generation.view(&node, None));
+        let [a, b, c] = views.each_ref().map(|view| view.set.layers(type_url::CLUSTER)[0].clone());
+        assert!(Arc::ptr_eq(&a, &b) && Arc::ptr_eq(&a, &c));
+        let [a, b, _] = views.each_ref().map(|view| view.set.layers(type_url::ROUTE)[0].clone());
+        assert!(Arc::ptr_eq(&a, &b));
     }
 
     #[test]
     fn equal_resources_have_equal_versions_in_every_generation() {
         let versions = |text: &str| {
-            let view = generation(text).view(&node("sidecar", "a"));
+            let view = generation(text).view(&node("sidecar", "a"), None);
             let all = [type_url::CLUSTER, type_url::LISTENER, type_url::ROUTE, type_url::ENDPOINT];
-            let of_type = |kind| view.set.of_type(kind).map(|(n, r)| (n.to_owned(), r.version.clone()));
+            let of_type = |kind| view.set.of_type(kind).map(|(n, r)| (n.to_owned(), r.version().to_owned()));
             all.into_iter().flat_map(of_type).collect::<Vec<_>>()
         };
         let first = versions(SERVICES);
@@ -279,9 +375,9 @@ mod tests {
     fn proxies_that_come_and_go_leave_nothing_behind() {
         let generation = generation(SERVICES);
         for at in 0..3 * MIN_SWEEP {
-            generation.view(&node("sidecar", &at.to_string()));
+            generation.view(&node("sidecar", &at.to_string()), None);
         }
         let made = generation.made.lock().unwrap();
-        assert!(made.views.len() + made.encoded.len() <= MIN_SWEEP + 100);
+        assert!(made.encoded.len() <= MIN_SWEEP + 100);
     }
 }

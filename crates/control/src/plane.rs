@@ -119,7 +119,7 @@ pub async fn start(options: PlaneOptions, report: Report) -> Result<Plane, Plane
     let issuer = SecretIssuer::new(authority.clone(), options.certificate_lifetime);
     let trust_bundle = issuer.trust_bundle();
 
-    let (publish, generations) = watch::channel(Arc::new(first.publish(&trust_bundle)));
+    let (publish, generations) = watch::channel(Arc::new(first.publish(&trust_bundle, None)));
     let (stop, stopped) = watch::channel(false);
     let (signals, inbox) = channel();
     let configuration_status = configuration.status();

@@ -10,6 +10,7 @@ use model::tls::{Secret, SecretContent, WORKLOAD_CERTIFICATE, WORKLOAD_TRUST_BUN
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use xds::codec::type_url::SECRET;
 use xds::resources::VersionedResource;
 
 /// Issues certificates for SDS.
@@ -57,7 +58,7 @@ impl SecretIssuer {
 
 fn encode(secret: &Secret) -> VersionedResource {
     let body = xds::codec::encode_secret(secret);
-    VersionedResource { version: version_of(&body), body: body.into() }
+    VersionedResource::new(SECRET, &secret.name, &version_of(&body), &body)
 }
 
 /// Why no certificate was issued.

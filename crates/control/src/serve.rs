@@ -16,13 +16,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, Server};
 
 /// Connections per port; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 20_000;
+/// Connections that wait in the kernel: after a restart all proxies come at once.
+const BACKLOG: u32 = 16_384;
 /// TLS handshakes under way at once.
 const MAX_HANDSHAKES: usize = 256;
 /// Longest TLS handshake.
@@ -270,7 +272,13 @@ pub(crate) async fn bind(
     flag: &'static str,
     address: SocketAddr,
 ) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => format!(
             "{what} cannot listen on {address}: port {} is taken by another process; choose another with {flag}",
             address.port()

@@ -144,9 +144,9 @@ impl ProxyStatus {
         self.rejections.push(rejection);
     }
 
-    /// Forgets refusals of resources of a type whose newer version was taken.
-    pub(crate) fn accept(&mut self, type_url: &str, names: &[String]) {
-        self.rejections.retain(|r| r.type_url != type_url || !names.contains(&r.resource));
+    /// Forgets refusals of resources of a type whose newer version was taken, as `is_taken` says of each.
+    pub(crate) fn accept(&mut self, type_url: &str, is_taken: impl Fn(&str) -> bool) {
+        self.rejections.retain(|r| r.type_url != type_url || !is_taken(&r.resource));
     }
 
     fn to_json(&self) -> Value {
@@ -235,7 +235,7 @@ mod tests {
         status.reject(rejection("b", "other"));
         assert_eq!(status.rejections.len(), 2);
         assert_eq!(status.to_json()["rejections"][0]["message"], "second");
-        status.accept("x/a.Cluster", &["a".into()]);
+        status.accept("x/a.Cluster", |name| name == "a");
         assert_eq!(status.to_json()["rejections"][0]["resource"], "b");
     }
 

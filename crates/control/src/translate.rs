@@ -1,7 +1,7 @@
 //! From what users wrote to what proxies run: [`translate`] turns a [`World`] into a [`Mesh`], and
 //! [`Mesh::resources_for`] says what one proxy is sent.
 //!
-//! Pure and total: no I/O, no clock, and nothing a user writes stops the rest. What cannot be done becomes an absent
+//! Pure and total: no clock, no I/O (but that the system's authorities are read, once), and nothing a user writes stops the rest. What cannot be done becomes an absent
 //! rule or a destination that does not exist, and a [`Diagnostic`]. Encoding and serving are for others.
 //!
 //! Read on in this order: `registry` (which services there are), `rules` (what VirtualServices say), `policy` (what
@@ -18,6 +18,9 @@ mod gateway_tls;
 
 mod clusters;
 mod connection;
+
+mod localities;
+
 mod policy;
 mod rules;
 
@@ -54,25 +57,38 @@ use self::edge::EdgeMaker;
 use self::gateways::Gateways;
 use self::outbound::TableMaker;
 use self::policy::{Chosen, Client, Policies};
-use self::registry::Registry;
+use self::registry::{Before, Registry};
 use self::rules::Rules;
-use self::workload::Workloads;
+use self::workload::{Group, Workloads};
 use crate::node::{ProxyKind, ProxyNode};
 use crate::world::World;
-use api::Diagnostic;
 use api::local_mesh::GatewayProxy;
+use api::{Diagnostic, Object, Spec};
 use model::cluster::Cluster;
 use model::endpoint::Assignment;
 use model::listener::Listener;
 use model::route::RouteConfiguration;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What runs, ready to be asked for by proxies. Resources that do not depend on who asks are the same `Arc` for all.
+/// What runs, ready to be asked for by proxies. Resources that do not depend on who asks are the same `Arc` for all, and
+/// those that did not change are the same as in the mesh before.
 #[derive(Debug)]
 pub struct Mesh {
+    rest: Arc<Frame>,
     registry: Registry,
     workloads: Workloads,
+    /// What was found wrong; nothing that changes with workloads.
+    found: Arc<Vec<Diagnostic>>,
+    made: Mutex<Made>,
+}
+
+/// What does not depend on workloads: it stays while endpoints come and go.
+#[derive(Debug)]
+pub struct Frame {
+    /// All resources it is made of.
+    objects: Vec<Arc<Object>>,
     deployments: Deployments,
     rules: Rules,
     policies: Policies,
@@ -84,31 +100,89 @@ pub struct Mesh {
     clusters: ClusterSettings,
     /// Gateway proxies by name, for what they do not say themselves.
     gateway_proxies: HashMap<String, GatewayProxy>,
-    /// Sets of labels by which rules tell clients apart.
+    /// Sets of labels by which rules for routes tell clients apart.
     client_labels: BTreeSet<BTreeMap<String, String>>,
-    made: Mutex<Made>,
+    /// Namespaces whose clients may have other clusters than most, and sets of labels by which clients are told apart.
+    distinctions: (BTreeSet<String>, BTreeSet<BTreeMap<String, String>>),
+}
+
+impl Deref for Mesh {
+    type Target = Frame;
+
+    fn deref(&self) -> &Frame {
+        &self.rest
+    }
 }
 
 /// What was made for somebody already.
 #[derive(Debug, Default)]
 struct Made {
+    /// By what they depend on, the clusters that many proxies have in common.
+    common: HashMap<CommonKey, Arc<Common>>,
+    /// The same of the mesh before, from which services are taken that did not change since.
+    common_before: HashMap<CommonKey, Arc<Common>>,
     /// By service, the rules that count, and whether it is for a gRPC library.
     clusters: HashMap<(usize, Chosen, bool), Arc<ClusterSet>>,
-    /// By name and content: endpoints do not depend on who asks, but for subsets that two rules define differently.
-    endpoints: HashMap<String, Vec<Arc<Assignment>>>,
-    tables: HashMap<TableKey, Vec<Arc<RouteConfiguration>>>,
+    tables: HashMap<TableKey, Tables>,
     grpc_listeners: HashMap<(String, usize), Vec<Arc<Listener>>>,
 }
 
+/// What clusters depend on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct CommonKey {
+    is_grpc: bool,
+    /// Only where it makes a difference.
+    namespace: Option<String>,
+    /// Those of the distinguishing labels that the proxy has.
+    labels: Vec<BTreeMap<String, String>>,
+    /// Where the proxy is, and its labels, if that makes a difference.
+    place: Option<(String, BTreeMap<String, String>)>,
+}
+
+/// The clusters of services, as many proxies have them in common.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// Who has them.
+    pub(crate) key: CommonKey,
+    /// By position of the service.
+    pub(crate) sets: Vec<(usize, Arc<ClusterSet>)>,
+}
+
+/// The tables that some proxies have in common.
+pub(crate) type Tables = Arc<Vec<Arc<RouteConfiguration>>>;
+
 /// What routes depend on.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct TableKey {
     kind: ProxyKind,
     namespace: String,
-    /// Those of [`Mesh::client_labels`] that the proxy has.
+    /// Those of [`Frame::client_labels`] that the proxy has.
     labels: Vec<BTreeMap<String, String>>,
     /// The Gateways that select it.
     gateways: Vec<usize>,
+}
+
+/// What one proxy is sent, in the parts that it shares with others. Parts that did not change since the mesh before are
+/// the same `Arc`.
+#[derive(Debug, Clone)]
+pub(crate) struct Portion {
+    /// Clusters of services and their endpoints.
+    pub(crate) common: Arc<Common>,
+    /// Route configurations, which listeners name.
+    pub(crate) routes: Tables,
+    /// What nobody else has.
+    pub(crate) own: Arc<Own>,
+}
+
+/// What only one proxy has.
+#[derive(Debug)]
+pub(crate) struct Own {
+    /// Listeners.
+    pub(crate) listeners: Vec<Arc<Listener>>,
+    /// Clusters.
+    pub(crate) clusters: Vec<Arc<Cluster>>,
+    /// What it was made from, where that is known: it is made again when that changes.
+    basis: Option<(Arc<Frame>, Option<Arc<Group>>)>,
 }
 
 /// What one proxy is sent. No two resources of a kind have the same name.
@@ -126,44 +200,80 @@ pub struct ProxyResources {
 
 /// Translates everything. Diagnostics are sorted by file and line, and do not repeat what `references` tells.
 pub fn translate(world: &World) -> (Mesh, Vec<Diagnostic>) {
+    translate_after(world, None)
+}
+
+/// Translates everything, and takes from `before` what comes to the same. What is had is what [`translate`] gives.
+pub fn translate_after(world: &World, before: Option<&Mesh>) -> (Mesh, Vec<Diagnostic>) {
+    let is_workload = |object: &&Arc<Object>| matches!(object.spec, Spec::WorkloadEntry(_));
+    let objects: Vec<Arc<Object>> = world.objects().iter().filter(|o| !is_workload(o)).cloned().collect();
+    let same = |(a, b): (&Arc<Object>, &Arc<Object>)| Arc::ptr_eq(a, b);
+    let is_frame =
+        |mesh: &&Mesh| mesh.objects.len() == objects.len() && mesh.objects.iter().zip(&objects).all(same);
+    let before = before.filter(is_frame);
+    let known = before.map(|mesh| Before { registry: &mesh.registry, workloads: &mesh.workloads });
     let mut found = Vec::new();
-    let workloads = Workloads::of(world);
-    let registry = Registry::of(world, &workloads, &mut found);
-    let defaults = defaults(world, &mut found);
-    let rules = Rules::of(world, &registry, &defaults, &mut found);
-    for (object, rule) in world.destination_rules() {
-        unsupported::destination_rule(object, rule, &mut found);
+    let workloads = Workloads::of(world, before.map(|mesh| &mesh.workloads));
+    let registry = Registry::of(world, &workloads, known, &mut found);
+    if let Some(before) = before {
+        let made = Mutex::new(before.made_for(&registry));
+        let (rest, found) = (before.rest.clone(), before.found.clone());
+        let told = found.to_vec();
+        return (Mesh { rest, registry, workloads, found, made }, told);
     }
-    let proxies = world.local_mesh().map(|mesh| mesh.gateways.as_slice()).unwrap_or_default();
-    let settings = world.settings();
-    let credentials = Credentials::of(world, &mut found);
-    let mesh = Mesh {
-        client_labels: rules.client_labels(),
-        registry,
-        workloads,
-        deployments: Deployments::of(world),
-        rules,
-        policies: Policies::of(world),
-        gateways: Gateways::of(world, &credentials, &mut found),
-        credentials,
-        authentication: Authentication::of(world),
-        defaults,
-        connections: ConnectionSettings::of(world, &mut found),
-        clusters: ClusterSettings {
-            trust_domain: world.trust_domain().to_owned(),
-            auto_mtls: settings.enable_auto_mtls.unwrap_or(true),
-            connect_timeout: settings.connect_timeout.filter(|timeout| !timeout.is_zero()),
-        },
-        gateway_proxies: proxies.iter().map(|proxy| (proxy.name.clone(), proxy.clone())).collect(),
-        made: Mutex::default(),
-    };
+    let rest = Arc::new(Frame::of(world, objects, &registry, &mut found));
+    let mut mesh = Mesh { rest, registry, workloads, found: Arc::default(), made: Mutex::default() };
+    unsupported::settings(world, &mut found);
     unsupported::settings(world, &mut found);
     mesh.gateways.conflicts(&mut found);
     gateways::unreachable(&mesh, &mut found);
     gateways::homeless(&mesh, world, &mut found);
     found.sort();
     found.dedup();
+    mesh.found = Arc::new(found.clone());
     (mesh, found)
+}
+
+impl Frame {
+    fn of(
+        world: &World,
+        objects: Vec<Arc<Object>>,
+        registry: &Registry,
+        found: &mut Vec<Diagnostic>,
+    ) -> Self {
+        let defaults = defaults(world, found);
+        let rules = Rules::of(world, registry, &defaults, found);
+        for (object, rule) in world.destination_rules() {
+            unsupported::destination_rule(object, rule, found);
+        }
+        let proxies = world.local_mesh().map(|mesh| mesh.gateways.as_slice()).unwrap_or_default();
+        let settings = world.settings();
+        let credentials = Credentials::of(world, found);
+        upstream_tls::unsupported(world, &credentials, found);
+        let policies = Policies::of(world);
+        let mut distinctions = policies.distinctions(registry);
+        distinctions.0.extend(registry.privileged().cloned());
+        Self {
+            objects,
+            client_labels: rules.client_labels().into_iter().chain(distinctions.1.iter().cloned()).collect(),
+            deployments: Deployments::of(world),
+            rules,
+            policies,
+            gateways: Gateways::of(world, &credentials, found),
+            credentials,
+            authentication: Authentication::of(world),
+            defaults,
+            connections: ConnectionSettings::of(world, found),
+            clusters: ClusterSettings {
+                trust_domain: world.trust_domain().to_owned(),
+                auto_mtls: settings.enable_auto_mtls.unwrap_or(true),
+                connect_timeout: settings.connect_timeout.filter(|timeout| !timeout.is_zero()),
+                locality: settings.locality_lb_setting.clone(),
+            },
+            gateway_proxies: proxies.iter().map(|proxy| (proxy.name.clone(), proxy.clone())).collect(),
+            distinctions,
+        }
+    }
 }
 
 /// Timeout and retries of rules that have none of their own.
@@ -181,17 +291,30 @@ fn defaults(world: &World, found: &mut Vec<Diagnostic>) -> Defaults {
 }
 
 impl Mesh {
+    /// Whether the two differ in nothing but workloads, as far as is known.
+    pub fn differs_only_in_workloads(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.rest, &other.rest)
+    }
+
     /// What `node` is sent.
     pub fn resources_for(&self, node: &ProxyNode) -> ProxyResources {
-        let client = Client { namespace: &node.namespace, labels: self.labels_of(node) };
-        let mut resources = ProxyResources::default();
-        self.add_clusters(client, node.kind == ProxyKind::Grpc, &mut resources);
-        match node.kind {
-            ProxyKind::Sidecar => self.add_sidecar(node, client, &mut resources),
-            ProxyKind::Router => self.add_gateway(node, client, &mut resources),
-            ProxyKind::Grpc => self.add_grpc(client, &mut resources),
-        }
-        resources
+        self.portion(node, None).resources()
+    }
+
+    /// What `node` is sent, in parts. `before` is what it was sent by the mesh before.
+    pub(crate) fn portion(&self, node: &ProxyNode, before: Option<&Portion>) -> Portion {
+        let locality = self.locality_of(node);
+        let client =
+            Client { namespace: &node.namespace, labels: self.labels_of(node), locality: &locality };
+        let common = self.common(client, node.kind == ProxyKind::Grpc);
+        let (routes, own) = match node.kind {
+            ProxyKind::Sidecar => {
+                (self.outbound_routes(client), self.sidecar(node, client, before.map(|b| &b.own)))
+            }
+            ProxyKind::Router => self.gateway(node, client),
+            ProxyKind::Grpc => (self.grpc_routes(client), Arc::new(self.grpc(client))),
+        };
+        Portion { common, routes, own }
     }
 
     /// The labels a proxy says it has, else those that are known of it.
@@ -203,74 +326,157 @@ impl Mesh {
         if node.labels.is_empty() { known().unwrap_or(&node.labels) } else { &node.labels }
     }
 
-    fn add_clusters(&self, client: Client<'_>, grpc: bool, resources: &mut ProxyResources) {
+    /// Where a proxy says it is, else where it is known to be; empty where that makes no difference.
+    fn locality_of(&self, node: &ProxyNode) -> String {
+        if !self.policies.is_about_places() {
+            return String::new();
+        }
+        let known = || Some(self.workloads.at(&node.namespace, node.address?)?.locality.clone());
+        Some(node.locality.clone()).filter(|place| !place.is_empty()).or_else(known).unwrap_or_default()
+    }
+
+    fn common(&self, client: Client<'_>, is_grpc: bool) -> Arc<Common> {
+        let (namespaces, labels) = &self.distinctions;
+        let key = CommonKey {
+            is_grpc,
+            namespace: namespaces.get(client.namespace).cloned(),
+            labels: labels.iter().filter(|wanted| is_subset(wanted, client.labels)).cloned().collect(),
+            place: (!client.locality.is_empty()).then(|| (client.locality.to_owned(), client.labels.clone())),
+        };
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(common) = made.common.get(&key) {
+            return common.clone();
+        }
+        let sets = self.sets(client, is_grpc, &mut made);
+        let common = made.common_before.get(&key).filter(|before| {
+            let mut pairs = before.sets.iter().zip(&sets);
+            before.sets.len() == sets.len() && pairs.all(|((_, was), (_, is))| Arc::ptr_eq(was, is))
+        });
+        let common = common.cloned().unwrap_or_else(|| Arc::new(Common { key: key.clone(), sets }));
+        made.common.insert(key, common.clone());
+        common
+    }
+
+    /// The clusters of every service that `client` sees.
+    fn sets(&self, client: Client<'_>, grpc: bool, made: &mut Made) -> Vec<(usize, Arc<ClusterSet>)> {
         let maker = ClusterMaker {
             settings: &self.clusters,
             policies: &self.policies,
             authentication: &self.authentication,
+            credentials: &self.credentials,
             grpc,
         };
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let Made { clusters, endpoints, .. } = &mut *made;
-        for (at, service) in self.registry.services().filter(|(_, s)| s.visibility.includes(client.namespace))
-        {
-            let chosen = self.policies.choose(client, service);
-            let set = clusters.entry((at, chosen.clone(), grpc)).or_insert_with(|| {
-                let mut set = maker.of(service, &chosen);
-                set.endpoints.iter_mut().for_each(|assignment| share(endpoints, assignment));
-                Arc::new(set)
-            });
-            resources.clusters.extend(set.clusters.iter().cloned());
-            resources.endpoints.extend(set.endpoints.iter().cloned());
+        let seen = self.registry.services().filter(|(_, s)| s.visibility.includes(client.namespace));
+        let of_service = |(at, service)| {
+            let key = (at, self.policies.choose(client, service), grpc);
+            let set = made.clusters.entry(key).or_insert_with_key(|key| Arc::new(maker.of(service, &key.1)));
+            (at, set.clone())
+        };
+        seen.map(of_service).collect()
+    }
+
+    /// What was made already and holds for `registry` too, which differs in nothing but workloads.
+    fn made_for(&self, registry: &Registry) -> Made {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let maker = |grpc| ClusterMaker {
+            settings: &self.clusters,
+            policies: &self.policies,
+            authentication: &self.authentication,
+            credentials: &self.credentials,
+            grpc,
+        };
+        let mut clusters = HashMap::with_capacity(made.clusters.len());
+        for (key, set) in &made.clusters {
+            let (at, chosen, grpc) = key;
+            let set = match (self.registry.service(*at), registry.service(*at)) {
+                (Some(was), Some(is)) if Arc::ptr_eq(was, is) => set.clone(),
+                (_, Some(is)) => Arc::new(maker(*grpc).of(is, chosen).sharing(set)),
+                (_, None) => continue,
+            };
+            clusters.insert(key.clone(), set);
+        }
+        Made {
+            common: HashMap::new(),
+            common_before: made.common.clone(),
+            clusters,
+            tables: made.tables.clone(),
+            grpc_listeners: made.grpc_listeners.clone(),
         }
     }
 
-    fn add_sidecar(&self, node: &ProxyNode, client: Client<'_>, resources: &mut ProxyResources) {
+    fn sidecar(&self, node: &ProxyNode, client: Client<'_>, before: Option<&Arc<Own>>) -> Arc<Own> {
+        let group = self.workloads.group(&node.namespace);
+        let is_basis = |(rest, was): &(Arc<Frame>, Option<Arc<Group>>)| {
+            Arc::ptr_eq(rest, &self.rest) && was.as_ref().map(Arc::as_ptr) == group.map(Arc::as_ptr)
+        };
+        if let Some(before) = before.filter(|own| own.basis.as_ref().is_some_and(is_basis)) {
+            return before.clone();
+        }
+        let (mut listeners, mut clusters) = (Vec::new(), Vec::new());
         for port in inbound::ports(self, node, client.labels) {
             if let Some(address) = node.address {
-                resources.listeners.push(Arc::new(port.listener(self, address)));
+                listeners.push(port.listener(self, address));
             }
-            resources.clusters.push(Arc::new(port.cluster()));
+            clusters.push(port.cluster());
         }
         if let Some(listener) = outbound::listener(node, &self.connections) {
             // A workload that listens on the very port keeps it.
-            if resources.listeners.iter().all(|known| known.name != listener.name) {
-                resources.listeners.push(Arc::new(listener));
+            if listeners.iter().all(|known| known.name != listener.name) {
+                listeners.push(listener);
             }
         }
-        let key = self.table_key(ProxyKind::Sidecar, client, Vec::new());
-        let maker =
-            TableMaker { registry: &self.registry, rules: &self.rules, defaults: &self.defaults, client };
-        resources.routes = self.tables(key, || vec![maker.table()]);
+        let (known_listeners, known_clusters) =
+            before.map(|own| (&own.listeners[..], &own.clusters[..])).unwrap_or_default();
+        Arc::new(Own {
+            listeners: shared(listeners, known_listeners),
+            clusters: shared(clusters, known_clusters),
+            basis: Some((self.rest.clone(), group.cloned())),
+        })
     }
 
-    fn add_gateway(&self, node: &ProxyNode, client: Client<'_>, resources: &mut ProxyResources) {
+    fn outbound_routes(&self, client: Client<'_>) -> Tables {
+        let key = self.table_key(ProxyKind::Sidecar, client, Vec::new());
+        let maker = TableMaker {
+            registry: &self.registry,
+            rules: &self.rules,
+            defaults: &self.defaults,
+            client,
+        };
+        self.tables(key, || vec![maker.table()])
+    }
+
+    fn gateway(&self, node: &ProxyNode, client: Client<'_>) -> (Tables, Arc<Own>) {
         let chosen = self.gateways.selecting(client.labels);
         let servers = self.gateways.servers(&chosen);
         let maker = EdgeMaker { mesh: self, namespace: client.namespace, labels: client.labels, servers };
         let known = self.gateway_proxies.get(&node.name).map(|proxy| &proxy.ports);
         let ports = known.filter(|_| node.ports.is_empty()).unwrap_or(&node.ports);
-        resources.listeners.extend(maker.listeners(node, ports).into_iter().map(Arc::new));
+        let listeners = maker.listeners(node, ports).into_iter().map(Arc::new).collect();
         let key = self.table_key(ProxyKind::Router, client, chosen);
-        resources.routes = self.tables(key, || maker.tables());
+        let routes = self.tables(key, || maker.tables());
+        (routes, Arc::new(Own { listeners, clusters: Vec::new(), basis: None }))
     }
 
-    fn add_grpc(&self, client: Client<'_>, resources: &mut ProxyResources) {
+    fn grpc_routes(&self, client: Client<'_>) -> Tables {
         let key = self.table_key(ProxyKind::Grpc, client, Vec::new());
-        let seen = || self.registry.services().filter(|(_, s)| s.visibility.includes(client.namespace));
-        let ports = || seen().flat_map(|(_, service)| service.ports.iter().map(move |port| (service, port)));
-        resources.routes = self.tables(key, || {
-            ports().map(|(service, port)| grpc::table(self, service, port, client)).collect()
-        });
+        let seen = self.registry.services().filter(|(_, s)| s.visibility.includes(client.namespace));
+        let ports = seen.flat_map(|(_, service)| service.ports.iter().map(move |port| (service, port)));
+        self.tables(key, || ports.map(|(service, port)| grpc::table(self, service, port, client)).collect())
+    }
+
+    fn grpc(&self, client: Client<'_>) -> Own {
+        let mut own = Own { listeners: Vec::new(), clusters: Vec::new(), basis: None };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        for (at, service) in seen() {
+        for (at, service) in self.registry.services().filter(|(_, s)| s.visibility.includes(client.namespace))
+        {
             let listeners =
                 made.grpc_listeners.entry((client.namespace.to_owned(), at)).or_insert_with(|| {
                     let of_port = |port| grpc::listeners(service, port, client);
                     service.ports.iter().flat_map(of_port).map(Arc::new).collect()
                 });
-            resources.listeners.extend(listeners.iter().cloned());
+            own.listeners.extend(listeners.iter().cloned());
         }
+        own
     }
 
     fn table_key(&self, kind: ProxyKind, client: Client<'_>, gateways: Vec<usize>) -> TableKey {
@@ -279,24 +485,32 @@ impl Mesh {
         TableKey { kind, namespace: client.namespace.to_owned(), labels, gateways }
     }
 
-    fn tables(
-        &self,
-        key: TableKey,
-        make: impl FnOnce() -> Vec<RouteConfiguration>,
-    ) -> Vec<Arc<RouteConfiguration>> {
+    fn tables(&self, key: TableKey, make: impl FnOnce() -> Vec<RouteConfiguration>) -> Tables {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let tables = made.tables.entry(key).or_insert_with(|| make().into_iter().map(Arc::new).collect());
+        let tables =
+            made.tables.entry(key).or_insert_with(|| Arc::new(make().into_iter().map(Arc::new).collect()));
         tables.clone()
     }
 }
 
-/// Replaces an assignment by an equal one that was made before.
-fn share(known: &mut HashMap<String, Vec<Arc<Assignment>>>, assignment: &mut Arc<Assignment>) {
-    let same_name = known.entry(assignment.cluster.clone()).or_default();
-    match same_name.iter().find(|other| *other == assignment) {
-        Some(other) => *assignment = other.clone(),
-        None => same_name.push(assignment.clone()),
+impl Portion {
+    /// All of it.
+    pub(crate) fn resources(&self) -> ProxyResources {
+        let sets = || self.common.sets.iter().map(|(_, set)| set);
+        let clusters = sets().flat_map(|set| &set.clusters).chain(&self.own.clusters);
+        ProxyResources {
+            listeners: self.own.listeners.clone(),
+            routes: self.routes.to_vec(),
+            clusters: clusters.cloned().collect(),
+            endpoints: sets().flat_map(|set| &set.endpoints).cloned().collect(),
+        }
     }
+}
+
+/// Each as it is among `known`, if an equal one is there.
+fn shared<T: PartialEq>(made: Vec<T>, known: &[Arc<T>]) -> Vec<Arc<T>> {
+    let find = |one: &T| known.iter().find(|known| ***known == *one).cloned();
+    made.into_iter().map(|one| find(&one).unwrap_or_else(|| Arc::new(one))).collect()
 }
 
 impl Default for Mesh {

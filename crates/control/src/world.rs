@@ -64,11 +64,16 @@ impl World {
     /// The world of these resources.
     pub fn of<'o>(objects: impl IntoIterator<Item = &'o Arc<Object>>) -> Self {
         let mut objects: Vec<Arc<Object>> = objects.into_iter().cloned().collect();
-        objects.sort_by(|a, b| (&a.origin, a.id()).cmp(&(&b.origin, b.id())));
+        objects.sort_by(|a, b| a.origin.cmp(&b.origin).then_with(|| a.id().cmp(&b.id())));
         let local_mesh = objects.iter().position(|o| matches!(o.spec, Spec::LocalMesh(_)));
         let mut world = Self { objects, local_mesh, settings: MeshConfig::default() };
         world.settings = world.local_mesh().map(|mesh| mesh.mesh_config.clone()).unwrap_or_default();
         world
+    }
+
+    /// All resources, in order.
+    pub fn objects(&self) -> &[Arc<Object>] {
+        &self.objects
     }
 
     /// The LocalMesh that counts: the first.

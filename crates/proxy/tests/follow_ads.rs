@@ -64,7 +64,7 @@ impl AggregatedDiscoveryService for Plane {
             while let Some(Ok(request)) = requests.next().await {
                 asked.lock().unwrap().push(request.clone());
                 if let Some(response) = stream.request(request, &set).unwrap() {
-                    let _ = sender.send(Ok(response));
+                    let _ = sender.send(Ok(response.message()));
                 }
             }
         });

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::resources::ResourceSet;
+use crate::resources::{Layer, ResourceSet, VersionedResource};
 use crate::server::DeltaStream;
+use std::sync::Arc;
 
 const CDS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 
@@ -23,11 +24,16 @@ impl Dice {
     }
 }
 
-fn set(resources: &BTreeMap<String, u64>) -> ResourceSet {
+/// All resources, in one layer or in two.
+fn set(resources: &BTreeMap<String, u64>, split: bool) -> ResourceSet {
     let mut set = ResourceSet::new("1");
-    for (name, version) in resources {
-        set.insert(CDS, name, &version.to_string(), version.to_string().as_bytes());
+    let mut layers = [Layer::default(), Layer::default()];
+    for (at, (name, version)) in resources.iter().enumerate() {
+        let text = version.to_string();
+        let resource = VersionedResource::new(CDS, name, &text, text.as_bytes());
+        layers[if split { at % 2 } else { 0 }].insert(name.as_str().into(), resource);
     }
+    layers.into_iter().for_each(|layer| set.add(CDS, Arc::new(layer)));
     set
 }
 
@@ -50,6 +56,8 @@ fn run(seed: u64, wanted: &[&str]) {
     client.subscribe(CDS, wanted);
     let mut requests = client.resume();
     for step in 0..200 {
+        // Now and then a set of other layers, as when a proxy's class changes.
+        let split = dice.roll(4) == 0;
         for _ in 0..dice.roll(4) {
             let name = format!("r{}", dice.roll(8));
             if dice.roll(3) == 0 {
@@ -58,7 +66,7 @@ fn run(seed: u64, wanted: &[&str]) {
                 resources.insert(name, step);
             }
         }
-        let now = set(&resources);
+        let now = set(&resources, split);
         if dice.roll(10) == 0 {
             stream = DeltaStream::new(100);
             requests = client.resume();
@@ -66,7 +74,8 @@ fn run(seed: u64, wanted: &[&str]) {
         let mut responses: Vec<_> =
             requests.drain(..).filter_map(|request| stream.request(request, &now).unwrap()).collect();
         responses.extend(stream.change(&now));
-        requests = responses.into_iter().map(|response| mirror.take(&mut client, response)).collect();
+        requests =
+            responses.into_iter().map(|response| mirror.take(&mut client, response.message())).collect();
         let is_wanted = |name: &str| wanted.contains(&"*") || wanted.contains(&name);
         let expected: BTreeMap<_, _> = resources.iter().filter(|(name, _)| is_wanted(name)).collect();
         let expected: BTreeMap<_, _> = expected
@@ -93,9 +102,9 @@ fn a_bad_resource_is_refused_by_name_and_the_good_one_beside_it_is_used() {
     now.insert(CDS, "a", "1", *b"good");
     now.insert(CDS, "b", "1", *b"bad");
     let response = stream.request(client.subscribe(CDS, &["*"]), &now).unwrap().unwrap();
-    let applied = client.apply(response, decode);
+    let applied = client.apply(response.message(), decode);
     assert_eq!(applied.accepted, [("a".to_owned(), b"good".to_vec())]);
-    assert_eq!(stream.request(applied.answer, &now), Ok(None));
+    assert!(stream.request(applied.answer, &now).unwrap().is_none());
     assert_eq!(stream.take_rejections()[0].message, "b: is bad");
     assert_eq!(client.resume()[0].initial_resource_versions.keys().collect::<Vec<_>>(), ["a"]);
 }
@@ -107,7 +116,7 @@ fn what_is_no_longer_wanted_is_neither_used_nor_resumed() {
     now.insert(CDS, "a", "1", *b"good");
     let response = stream.request(client.subscribe(CDS, &["a"]), &now).unwrap().unwrap();
     client.unsubscribe(CDS, &["a"]);
-    let applied = client.apply(response, decode);
+    let applied = client.apply(response.message(), decode);
     assert!(applied.accepted.is_empty() && applied.answer.error_detail.is_none());
     assert!(client.resume().is_empty());
 }

@@ -1,16 +1,19 @@
 //! The serving side of one delta ADS stream: requests in, responses out.
 //! Transport, authentication and the choice of the resource set are left to the caller.
+//!
+//! What the client knows is a few shared layers and the names it asks for; only the names that differ between layers are
+//! looked at when they change.
 //! Reference: "xDS REST and gRPC protocol", section "Incremental xDS".
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource,
-};
-use envoy_types::pb::google::protobuf::Any;
+use bytes::Bytes;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use prost::Message;
 
-use crate::resources::{ResourceSet, VersionedResource};
+use crate::resources::{self, Layer, Names, ResourceSet};
 
 /// Types in the order in which additions are sent, so that nothing refers to what has not arrived yet.
 pub(crate) const MAKE_ORDER: [&str; 5] = [
@@ -52,21 +55,93 @@ impl fmt::Display for TooManySubscriptions {
 
 impl std::error::Error for TooManySubscriptions {}
 
-/// What the client was last told about a name.
-#[derive(Debug, PartialEq, Eq)]
-enum Told {
-    Version(String),
-    Absent,
-    /// It may hold something, and is owed an answer.
-    Unsure,
+/// A response whose resources are shared with other streams.
+#[derive(Clone, Debug)]
+pub struct DeltaResponse {
+    /// Everything but the resources.
+    rest: DeltaDiscoveryResponse,
+    /// `resources` fields as they go onto the wire.
+    resources: Vec<Bytes>,
+    /// Names of the resources.
+    changed: Vec<Names>,
+}
+
+impl DeltaResponse {
+    /// The type of its resources.
+    pub fn type_url(&self) -> &str {
+        &self.rest.type_url
+    }
+
+    /// Its number on the stream.
+    pub fn nonce(&self) -> &str {
+        &self.rest.nonce
+    }
+
+    /// The version of the whole set.
+    pub fn version(&self) -> &str {
+        &self.rest.system_version_info
+    }
+
+    /// How many resources it carries or removes.
+    pub fn size(&self) -> usize {
+        self.changed.iter().map(|names| names.len()).sum::<usize>() + self.rest.removed_resources.len()
+    }
+
+    /// Names of the resources it carries.
+    pub fn changed(&self) -> &[Names] {
+        &self.changed
+    }
+
+    /// Names that it says are gone.
+    pub fn removed(&self) -> &[String] {
+        &self.rest.removed_resources
+    }
+
+    /// The encoded message in parts, of which those with resources are shared. Protobuf leaves the order of fields open.
+    pub fn into_parts(self) -> Vec<Bytes> {
+        let mut parts = vec![Bytes::from(self.rest.encode_to_vec())];
+        parts.extend(self.resources);
+        parts
+    }
+
+    /// As one message.
+    pub fn message(&self) -> DeltaDiscoveryResponse {
+        let whole = self.clone().into_parts().concat();
+        DeltaDiscoveryResponse::decode(whole.as_slice()).unwrap_or_default()
+    }
+}
+
+/// Names that a response carried or removed, until it is answered.
+#[derive(Debug)]
+struct Unanswered {
+    nonce: String,
+    changed: Vec<Names>,
+    removed: Vec<String>,
+}
+
+impl Unanswered {
+    fn names(self) -> Vec<String> {
+        let changed = self.changed.iter().flat_map(|names| names.iter()).map(|name| (**name).to_owned());
+        changed.chain(self.removed).collect()
+    }
 }
 
 #[derive(Debug, Default)]
 struct Subscription {
     wildcard: bool,
-    names: BTreeSet<String>,
-    told: BTreeMap<String, Told>,
-    unanswered: BTreeMap<String, Vec<String>>,
+    /// In order.
+    names: Vec<Arc<str>>,
+    /// What the client was told, as far as it asks for it.
+    told: Vec<Arc<Layer>>,
+    unanswered: VecDeque<Unanswered>,
+}
+
+/// What is to be told.
+#[derive(Default)]
+struct News {
+    resources: Vec<Bytes>,
+    changed: Vec<Names>,
+    removed: Vec<String>,
 }
 
 /// One delta ADS stream.
@@ -89,45 +164,58 @@ impl DeltaStream {
         &mut self,
         request: DeltaDiscoveryRequest,
         set: &ResourceSet,
-    ) -> Result<Option<DeltaDiscoveryResponse>, TooManySubscriptions> {
+    ) -> Result<Option<DeltaResponse>, TooManySubscriptions> {
         self.check_limit(&request)?;
         let type_url = request.type_url.clone();
         let first = !self.types.contains_key(&type_url);
         let subscription = self.types.entry(type_url.clone()).or_default();
         // An unknown nonce answers nothing, but a subscription in the same request still counts.
-        if let Some(names) = subscription.unanswered.remove(&request.response_nonce)
+        if let Some(answered) = subscription.take_unanswered(&request.response_nonce)
             && let Some(error) = &request.error_detail
         {
-            let rejection = Rejection { type_url: type_url.clone(), names, message: error.message.clone() };
+            let rejection = Rejection {
+                type_url: type_url.clone(),
+                names: answered.names(),
+                message: error.message.clone(),
+            };
             self.rejections.push(rejection);
         }
-        subscription.apply(request, first);
-        let (changed, removed) = subscription.due(&type_url, set);
+        let layers = set.layers(&type_url);
+        let news = subscription.apply(request, first, layers);
         // A first wildcard is answered even with nothing: clients wait for it before they start.
-        if changed.is_empty() && removed.is_empty() && !(first && subscription.wildcard) {
+        if news.is_empty() && !(first && subscription.wildcard) {
             return Ok(None);
         }
-        Ok(Some(self.respond(&type_url, set, changed, removed)))
+        Ok(Some(self.respond(type_url, set, news)))
     }
 
     /// What a new set changes for this client: additions from clusters to secrets, then removals in reverse.
-    pub fn change(&mut self, set: &ResourceSet) -> Vec<DeltaDiscoveryResponse> {
-        let mut types: Vec<String> = self.types.keys().cloned().collect();
-        types.sort_by_key(|url| MAKE_ORDER.iter().position(|known| known == url).unwrap_or(MAKE_ORDER.len()));
+    pub fn change(&mut self, set: &ResourceSet) -> Vec<DeltaResponse> {
+        let is_behind = |(type_url, subscription): &(&String, &mut Subscription)| {
+            let layers = set.layers(type_url);
+            let same = |(a, b): (&Arc<Layer>, &Arc<Layer>)| Arc::ptr_eq(a, b);
+            layers.len() != subscription.told.len() || !layers.iter().zip(&subscription.told).all(same)
+        };
+        let behind = self.types.iter_mut().filter(is_behind);
+        let mut all: Vec<(String, News)> = behind
+            .map(|(type_url, subscription)| (type_url.clone(), subscription.follow(set.layers(type_url))))
+            .collect();
+        all.sort_by_key(|(url, _)| {
+            MAKE_ORDER.iter().position(|known| known == url).unwrap_or(MAKE_ORDER.len())
+        });
         let mut responses = Vec::new();
         let mut removals = Vec::new();
-        for type_url in types {
-            let Some(subscription) = self.types.get(&type_url) else { continue };
-            let (changed, removed) = subscription.due(&type_url, set);
-            if !changed.is_empty() {
-                responses.push(self.respond(&type_url, set, changed, Vec::new()));
+        for (type_url, mut news) in all {
+            let removed = std::mem::take(&mut news.removed);
+            if !news.is_empty() {
+                responses.push(self.respond(type_url.clone(), set, news));
             }
             if !removed.is_empty() {
-                removals.push((type_url, removed));
+                removals.push((type_url, News { removed, ..News::default() }));
             }
         }
-        for (type_url, removed) in removals.into_iter().rev() {
-            responses.push(self.respond(&type_url, set, Vec::new(), removed));
+        for (type_url, news) in removals.into_iter().rev() {
+            responses.push(self.respond(type_url, set, news));
         }
         responses
     }
@@ -138,9 +226,12 @@ impl DeltaStream {
     }
 
     fn check_limit(&self, request: &DeltaDiscoveryRequest) -> Result<(), TooManySubscriptions> {
+        if request.resource_names_subscribe.is_empty() && self.types.contains_key(&request.type_url) {
+            return Ok(());
+        }
         let held: usize = self.types.values().map(|held| 1 + held.names.len()).sum();
         let known = self.types.get(&request.type_url);
-        let is_new = |name: &&String| known.is_none_or(|held| !held.names.contains(*name));
+        let is_new = |name: &&String| known.is_none_or(|held| !held.has(name));
         let asked: BTreeSet<_> = request.resource_names_subscribe.iter().filter(is_new).collect();
         let wanted = held + usize::from(known.is_none()) + asked.len();
         if wanted > self.limit {
@@ -149,98 +240,139 @@ impl DeltaStream {
         Ok(())
     }
 
-    fn respond(
-        &mut self,
-        type_url: &str,
-        set: &ResourceSet,
-        changed: Vec<(String, VersionedResource)>,
-        removed: Vec<String>,
-    ) -> DeltaDiscoveryResponse {
+    fn respond(&mut self, type_url: String, set: &ResourceSet, news: News) -> DeltaResponse {
         self.last_nonce += 1;
-        // Fixed width, so that the oldest nonce sorts first.
         let nonce = format!("{:016x}", self.last_nonce);
-        if let Some(subscription) = self.types.get_mut(type_url) {
-            subscription.sent(&nonce, &changed, &removed);
+        if let Some(subscription) = self.types.get_mut(&type_url) {
+            let (changed, removed) = (news.changed.clone(), news.removed.clone());
+            subscription.unanswered.push_back(Unanswered { nonce: nonce.clone(), changed, removed });
+            if subscription.unanswered.len() > MAX_UNANSWERED {
+                subscription.unanswered.pop_front();
+            }
         }
-        let resources = changed.into_iter().map(|(name, resource)| Resource {
-            name,
-            version: resource.version,
-            resource: Some(Any { type_url: type_url.to_owned(), value: resource.body.to_vec() }),
-            ..Resource::default()
-        });
-        DeltaDiscoveryResponse {
-            system_version_info: set.version.clone(),
-            resources: resources.collect(),
-            type_url: type_url.to_owned(),
-            removed_resources: removed,
+        let rest = DeltaDiscoveryResponse {
+            system_version_info: (*set.version).to_owned(),
+            type_url,
+            removed_resources: news.removed,
             nonce,
             ..DeltaDiscoveryResponse::default()
-        }
+        };
+        DeltaResponse { rest, resources: news.resources, changed: news.changed }
     }
 }
 
 impl Subscription {
-    fn apply(&mut self, request: DeltaDiscoveryRequest, first: bool) {
+    fn has(&self, name: &str) -> bool {
+        self.names.binary_search_by(|held| (**held).cmp(name)).is_ok()
+    }
+
+    fn take_unanswered(&mut self, nonce: &str) -> Option<Unanswered> {
+        let at = self.unanswered.iter().position(|sent| sent.nonce == nonce)?;
+        self.unanswered.remove(at)
+    }
+
+    /// Takes over what a request asks for, and says what that and a set of these layers make due.
+    fn apply(&mut self, request: DeltaDiscoveryRequest, first: bool, layers: &[Arc<Layer>]) -> News {
+        if !first
+            && request.resource_names_subscribe.is_empty()
+            && request.resource_names_unsubscribe.is_empty()
+        {
+            return self.follow(layers);
+        }
+        let was_wildcard = self.wildcard;
+        let before = std::mem::take(&mut self.names);
+        let known = |name: &str| before.binary_search_by(|held| (**held).cmp(name)).is_ok();
         if first && request.resource_names_subscribe.is_empty() {
             self.wildcard = true;
         }
+        // Names of which the client has to hear, whatever it was told.
+        let mut due: Vec<Arc<str>> = Vec::new();
         for name in request.resource_names_subscribe {
             if name == "*" {
                 self.wildcard = true;
             } else {
                 // Asking again for a name means that the client forgot it.
-                self.told.remove(&name);
-                self.names.insert(name);
+                due.push(
+                    resources::find(layers, &name).map_or_else(|| name.into(), |(known, _)| known.clone()),
+                );
             }
         }
-        for name in request.resource_names_unsubscribe {
-            if name == "*" {
-                self.wildcard = false;
-            } else if self.names.remove(&name) && self.wildcard {
-                // Still covered by the wildcard: the client must hear whether it stays.
-                self.told.insert(name, Told::Unsure);
+        let mut names = due.clone();
+        let mut left: BTreeSet<String> = request.resource_names_unsubscribe.into_iter().collect();
+        if left.remove("*") {
+            self.wildcard = false;
+        }
+        // Still covered by the wildcard: the client must hear whether it stays.
+        let may_stay = left.iter().filter(|name| self.wildcard && known(name));
+        due.extend(may_stay.map(|name| Arc::from(name.as_str())));
+        names.extend(before.iter().cloned());
+        names.retain(|name| !left.contains(&**name));
+        names.sort();
+        names.dedup();
+        names.shrink_to_fit();
+        self.names = names;
+        let held = if first { request.initial_resource_versions } else { HashMap::new() };
+        if self.wildcard && !was_wildcard {
+            if held.is_empty() && due.is_empty() && before.is_empty() {
+                self.told = layers.to_vec();
+                return News::all(layers);
             }
+            let all = layers.iter().flat_map(|layer| layer.iter()).map(|(name, _)| name);
+            due.extend(all.filter(|name| !known(name)).cloned());
         }
-        if first {
-            let held = request.initial_resource_versions.into_iter();
-            self.told.extend(held.map(|(name, version)| (name, Told::Version(version))));
-        }
-        let (wildcard, names) = (self.wildcard, &self.names);
-        self.told.retain(|name, _| wildcard || names.contains(name));
+        due.extend(held.keys().map(|name| Arc::from(name.as_str())));
+        due.extend(resources::changes(&self.told, layers));
+        due.retain(|name| self.wildcard || self.has(name));
+        due.sort();
+        due.dedup();
+        self.told = layers.to_vec();
+        let is_current =
+            |name: &Arc<str>, version: &str| held.get(&**name).is_some_and(|held| held == version);
+        News::of(due, layers, |name, version| !is_current(name, version))
     }
 
-    fn due(&self, type_url: &str, set: &ResourceSet) -> (Vec<(String, VersionedResource)>, Vec<String>) {
-        let is_news = |name: &str, resource: &VersionedResource| {
-            (self.wildcard || self.names.contains(name))
-                && !matches!(self.told.get(name), Some(Told::Version(version)) if *version == resource.version)
-        };
-        let changed = set.of_type(type_url).filter(|(name, resource)| is_news(name, resource));
-        let changed = changed.map(|(name, resource)| (name.to_owned(), resource.clone())).collect();
-        let known: BTreeSet<&String> = self.names.iter().chain(self.told.keys()).collect();
-        let is_gone = |name: &&&String| {
-            self.told.get(**name) != Some(&Told::Absent) && set.find(type_url, name).is_none()
-        };
-        let removed = known.iter().filter(is_gone).map(|name| (*name).clone()).collect();
-        (changed, removed)
+    /// What changes with these layers.
+    fn follow(&mut self, layers: &[Arc<Layer>]) -> News {
+        let mut due = resources::changes(&self.told, layers);
+        due.retain(|name| self.wildcard || self.has(name));
+        self.told = layers.to_vec();
+        News::of(due, layers, |_, _| true)
+    }
+}
+
+impl News {
+    fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.removed.is_empty()
     }
 
-    fn sent(&mut self, nonce: &str, changed: &[(String, VersionedResource)], removed: &[String]) {
-        for (name, resource) in changed {
-            self.told.insert(name.clone(), Told::Version(resource.version.clone()));
-        }
-        for name in removed {
-            // Only a name that was asked for needs remembering; others are simply gone.
-            if self.names.contains(name) {
-                self.told.insert(name.clone(), Told::Absent);
-            } else {
-                self.told.remove(name);
+    /// Everything that is in these layers.
+    fn all(layers: &[Arc<Layer>]) -> Self {
+        let whole = layers.iter().filter(|layer| !layer.is_empty()).map(|layer| layer.whole().clone());
+        let (resources, changed) = whole.unzip();
+        Self { resources, changed, removed: Vec::new() }
+    }
+
+    /// What these names, each there once and in order, stand for; `wants` says of a resource whether it is news.
+    fn of(due: Vec<Arc<str>>, layers: &[Arc<Layer>], wants: impl Fn(&Arc<str>, &str) -> bool) -> Self {
+        let mut news = Self::default();
+        let mut changed: Vec<Arc<str>> = Vec::new();
+        for name in due {
+            match resources::find(layers, &name) {
+                Some((name, resource)) if wants(name, resource.version()) => {
+                    changed.push(name.clone());
+                    news.resources.push(resource.wire().clone());
+                }
+                Some(_) => {}
+                None => news.removed.push((*name).to_owned()),
             }
         }
-        let names = changed.iter().map(|(name, _)| name).chain(removed).cloned().collect();
-        self.unanswered.insert(nonce.to_owned(), names);
-        if self.unanswered.len() > MAX_UNANSWERED {
-            self.unanswered.pop_first();
+        if changed.len() > 1 && changed.len() == layers.iter().map(|layer| layer.len()).sum::<usize>() {
+            return Self { removed: news.removed, ..Self::all(layers) };
         }
+        if !changed.is_empty() {
+            news.changed.push(changed.into());
+        }
+        news
     }
 }
 

@@ -90,17 +90,17 @@ impl SotwStream {
         let watch = self.types.get_mut(type_url)?;
         let wanted = |name: &str| watch.wildcard || watch.names.contains(name);
         let view: Vec<_> = set.of_type(type_url).filter(|(name, _)| wanted(name)).collect();
-        let is_news = |name: &str, version: &String| watch.sent.get(name) != Some(version);
-        let has_news = view.iter().any(|(name, resource)| is_news(name, &resource.version));
+        let is_news = |name: &str, version: &str| watch.sent.get(name).is_none_or(|sent| sent != version);
+        let has_news = view.iter().any(|(name, resource)| is_news(name, resource.version()));
         let whole = is_whole(type_url);
         let has_lost = whole && watch.sent.keys().any(|name| set.find(type_url, name).is_none());
         let sending: Vec<_> =
-            view.iter().filter(|(name, resource)| whole || is_news(name, &resource.version)).collect();
+            view.iter().filter(|(name, resource)| whole || is_news(name, resource.version())).collect();
         let last_names = sending.iter().map(|(name, _)| (*name).to_owned()).collect();
         let any = |body: &[u8]| Any { type_url: type_url.to_owned(), value: body.to_vec() };
-        let resources = sending.iter().map(|(_, resource)| any(&resource.body)).collect();
+        let resources = sending.iter().map(|(_, resource)| any(resource.body())).collect();
         watch.sent =
-            view.iter().map(|(name, resource)| ((*name).to_owned(), resource.version.clone())).collect();
+            view.iter().map(|(name, resource)| ((*name).to_owned(), resource.version().to_owned())).collect();
         if !(has_news || has_lost || must_answer) {
             return None;
         }
@@ -108,7 +108,7 @@ impl SotwStream {
         watch.nonce = format!("{:016x}", self.last_nonce);
         watch.last_names = last_names;
         Some(DiscoveryResponse {
-            version_info: set.version.clone(),
+            version_info: (*set.version).to_owned(),
             resources,
             type_url: type_url.to_owned(),
             nonce: watch.nonce.clone(),

@@ -1,17 +1,18 @@
 //! The two dialects of ADS, delta and state-of-the-world, as one stream sees them. What either answers is for `xds`.
 
 use crate::node::ProxyNode;
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+    DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse,
 };
 use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Struct, Value as WireValue};
 use model::metadata::Value;
 use prost::Message;
 use std::collections::BTreeMap;
-use xds::resources::ResourceSet;
-use xds::server::{DeltaStream, Rejection, TooManySubscriptions};
+use xds::resources::{Names, ResourceSet};
+use xds::server::{DeltaResponse, DeltaStream, Rejection, TooManySubscriptions};
 use xds::sotw::SotwStream;
 
 /// Deepest nesting of metadata that is read; what lies deeper is null.
@@ -23,7 +24,7 @@ const MAX_NODE_BYTES: usize = 64 << 10;
 /// One dialect's stream.
 pub(super) trait Dialect: Send + 'static {
     /// A request of the client.
-    type Request: Request;
+    type Request: Request + Message + Default;
     /// A response to it.
     type Response: Response;
     /// What it is called.
@@ -68,12 +69,16 @@ pub(super) trait Response: Send + 'static {
     /// How many resources it carries.
     fn size(&self) -> usize;
     /// The names it carries, where it says them.
-    fn names(&self) -> Vec<String>;
+    fn changed(&self) -> &[Names];
+    /// The names that it says are gone.
+    fn removed(&self) -> &[String];
+    /// The encoded message, in parts that may be shared.
+    fn into_parts(self) -> Vec<Bytes>;
 }
 
 impl Dialect for DeltaStream {
     type Request = DeltaDiscoveryRequest;
-    type Response = DeltaDiscoveryResponse;
+    type Response = DeltaResponse;
     const NAME: &'static str = "delta";
 
     fn new(limit: usize) -> Self {
@@ -167,26 +172,33 @@ impl Request for DiscoveryRequest {
     }
 }
 
-impl Response for DeltaDiscoveryResponse {
+impl Response for DeltaResponse {
     fn type_url(&self) -> &str {
-        &self.type_url
+        self.type_url()
     }
 
     fn nonce(&self) -> &str {
-        &self.nonce
+        self.nonce()
     }
 
     fn version(&self) -> &str {
-        &self.system_version_info
+        self.version()
     }
 
     fn size(&self) -> usize {
-        self.resources.len() + self.removed_resources.len()
+        self.size()
     }
 
-    fn names(&self) -> Vec<String> {
-        let sent = self.resources.iter().map(|r| &r.name);
-        sent.chain(&self.removed_resources).cloned().collect()
+    fn changed(&self) -> &[Names] {
+        self.changed()
+    }
+
+    fn removed(&self) -> &[String] {
+        self.removed()
+    }
+
+    fn into_parts(self) -> Vec<Bytes> {
+        self.into_parts()
     }
 }
 
@@ -207,8 +219,16 @@ impl Response for DiscoveryResponse {
         self.resources.len()
     }
 
-    fn names(&self) -> Vec<String> {
-        Vec::new()
+    fn changed(&self) -> &[Names] {
+        &[]
+    }
+
+    fn removed(&self) -> &[String] {
+        &[]
+    }
+
+    fn into_parts(self) -> Vec<Bytes> {
+        vec![self.encode_to_vec().into()]
     }
 }
 
@@ -220,7 +240,15 @@ pub(super) fn read_node(node: &Node) -> Result<ProxyNode, String> {
     }
     let metadata = node.metadata.as_ref().map(|m| fields(m, METADATA_DEPTH)).unwrap_or_default();
     let read = ProxyNode::from_node(&node.id, &node.cluster, &metadata, &node.user_agent_name);
-    read.map_err(|error| error.to_string())
+    let mut read = read.map_err(|error| error.to_string())?;
+    if let Some(place) = &node.locality {
+        let parts = [&place.region, &place.zone, &place.sub_zone].map(String::as_str);
+        let said: Vec<&str> = parts.into_iter().take_while(|part| !part.is_empty()).collect();
+        if !said.is_empty() {
+            read.locality = said.join("/");
+        }
+    }
+    Ok(read)
 }
 
 fn fields(wire: &Struct, depth: usize) -> BTreeMap<String, Value> {

@@ -3,6 +3,7 @@
 
 use super::Hub;
 use super::dialect::{Dialect, Request, Response, read_node};
+use super::outgoing::{Outgoing, framed};
 use super::proof::Proof;
 use crate::event::Event;
 use crate::generation::{Generation, View};
@@ -14,10 +15,9 @@ use model::tls::WORKLOAD_CERTIFICATE;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::mpsc::Sender;
 use tonic::{Status, Streaming};
 use xds::codec::type_url::SECRET;
-use xds::resources::{ResourceSet, VersionedResource};
+use xds::resources::{Names, ResourceSet, VersionedResource};
 use xds::server::Rejection;
 
 /// Names and types one stream may ask for together.
@@ -38,7 +38,7 @@ pub(super) struct Session<D: Dialect> {
     node: ProxyNode,
     proof: Proof,
     place: Connected,
-    responses: Sender<Result<D::Response, Status>>,
+    responses: Outgoing,
     revision: u64,
     view: Arc<View>,
     certificate: Option<(VersionedResource, Rotation)>,
@@ -51,7 +51,18 @@ pub(super) struct Session<D: Dialect> {
 struct Sent {
     type_url: String,
     version: String,
-    names: Vec<String>,
+    changed: Vec<Names>,
+    removed: Vec<String>,
+}
+
+impl Sent {
+    fn has(&self, name: &str) -> bool {
+        let changed = self.changed.iter().flat_map(|names| names.iter());
+        changed
+            .map(|known| &**known)
+            .chain(self.removed.iter().map(String::as_str))
+            .any(|known| known == name)
+    }
 }
 
 /// Why a stream ends.
@@ -76,7 +87,7 @@ impl<D: Dialect> Session<D> {
         peer: String,
         is_local: bool,
         mut requests: Streaming<D::Request>,
-        responses: Sender<Result<D::Response, Status>>,
+        responses: Outgoing,
     ) {
         let mut name = peer.clone();
         let ended = async {
@@ -104,15 +115,9 @@ impl<D: Dialect> Session<D> {
         }
     }
 
-    fn open(
-        hub: Arc<Hub>,
-        proof: Proof,
-        peer: String,
-        node: ProxyNode,
-        responses: Sender<Result<D::Response, Status>>,
-    ) -> Self {
+    fn open(hub: Arc<Hub>, proof: Proof, peer: String, node: ProxyNode, responses: Outgoing) -> Self {
         let generation = hub.generations.borrow().clone();
-        let view = generation.view(&node);
+        let view = generation.view(&node, None);
         let kind = match node.kind {
             ProxyKind::Sidecar => "sidecar",
             ProxyKind::Router => "gateway",
@@ -207,7 +212,7 @@ impl<D: Dialect> Session<D> {
             return Ok(());
         }
         self.revision = generation.revision;
-        self.view = generation.view(&self.node);
+        self.view = generation.view(&self.node, Some(&self.view));
         self.send_changes().await?;
         self.place.status().offered_revision = self.revision;
         self.enter_served();
@@ -236,13 +241,14 @@ impl<D: Dialect> Session<D> {
         let sent = Sent {
             type_url: response.type_url().to_owned(),
             version: response.version().to_owned(),
-            names: response.names(),
+            changed: response.changed().to_vec(),
+            removed: response.removed().to_vec(),
         };
         self.outstanding.insert(response.nonce().to_owned(), sent);
         if self.outstanding.len() > MAX_OUTSTANDING {
             self.outstanding.pop_first();
         }
-        self.responses.send(Ok(response)).await.map_err(|_| End::Gone)
+        self.responses.send(Ok(framed(response.into_parts()))).await.map_err(|_| End::Gone)
     }
 
     fn enter_acknowledgement(&mut self, sent: &Sent) {
@@ -251,7 +257,7 @@ impl<D: Dialect> Session<D> {
         let mut status = self.place.status();
         status.acked.insert(sent.type_url.clone(), sent.version.clone());
         match D::NAME {
-            "delta" => status.accept(&sent.type_url, &sent.names),
+            "delta" => status.accept(&sent.type_url, |name| sent.has(name)),
             _ => status.rejections.retain(|r| r.type_url != sent.type_url),
         }
     }

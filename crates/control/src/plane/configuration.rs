@@ -8,11 +8,11 @@ use crate::generation::Generation;
 use crate::references;
 use crate::source::SourceError;
 use crate::store::Store;
-use crate::translate::{Mesh, translate};
+use crate::translate::{Mesh, translate_after};
 use crate::world::World;
-use api::{Diagnostic, Severity, Spec};
+use api::{Diagnostic, Severity};
 use arc_swap::ArcSwap;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,6 +26,10 @@ pub(super) struct Configuration {
     status: Arc<ArcSwap<ConfigurationStatus>>,
     report: Report,
     pending: Option<Pending>,
+    /// What the resources in force last came to.
+    mesh: Option<Arc<Mesh>>,
+    /// References to what is not there.
+    dangling: Vec<Diagnostic>,
     trust_domain: String,
     /// Whether anything has been read yet.
     is_loaded: bool,
@@ -34,15 +38,15 @@ pub(super) struct Configuration {
 /// A mesh that waits to be published.
 pub(super) struct Pending {
     revision: u64,
-    mesh: Mesh,
+    mesh: Arc<Mesh>,
     /// First part of its identities.
     pub(super) trust_domain: String,
 }
 
 impl Pending {
-    /// The generation to be served.
-    pub(super) fn publish(self, trust_bundle: &VersionedResource) -> Generation {
-        Generation::new(self.revision, self.mesh, trust_bundle.clone())
+    /// The generation to be served after `before`.
+    pub(super) fn publish(self, trust_bundle: &VersionedResource, before: Option<&Generation>) -> Generation {
+        Generation::new(self.revision, self.mesh, trust_bundle.clone(), before)
     }
 }
 
@@ -56,6 +60,8 @@ impl Configuration {
             status: Arc::default(),
             report,
             pending: None,
+            mesh: None,
+            dangling: Vec::new(),
             trust_domain: String::new(),
             is_loaded: false,
         }
@@ -71,7 +77,7 @@ impl Configuration {
         self.look();
         self.pending.take().unwrap_or_else(|| {
             let world = World::default();
-            Pending { revision: 0, mesh: Mesh::default(), trust_domain: world.trust_domain().to_owned() }
+            Pending { revision: 0, mesh: Arc::default(), trust_domain: world.trust_domain().to_owned() }
         })
     }
 
@@ -82,7 +88,8 @@ impl Configuration {
 
     /// Reads everything again. Returns when to do so once more, whatever happens.
     pub(super) fn look(&mut self) -> Option<Instant> {
-        let entries = self.files_of_entries();
+        // What such files say is gone as soon as they are.
+        let entries = self.store.files_of_entries();
         let reading = self.files.read(Instant::now(), |name| entries.contains(name));
         let unreadable: Vec<Diagnostic> = reading.errors.iter().map(unreadable).collect();
         if reading.changed || !self.is_loaded {
@@ -98,10 +105,15 @@ impl Configuration {
     fn compile(&mut self, unreadable: Vec<Diagnostic>) {
         let before = self.store.revision();
         let mut diagnostics = self.store.update(self.files.texts()).diagnostics;
-        let objects: Vec<_> = self.store.objects().cloned().collect();
-        diagnostics.extend(references::check(&objects));
-        let world = World::of(&objects);
-        let (mesh, found) = translate(&world);
+        let world = World::of(&self.store.in_order());
+        let (mesh, found) = translate_after(&world, self.mesh.as_deref());
+        let mesh = Arc::new(mesh);
+        // Workloads refer to nothing, and nothing to them.
+        if self.mesh.as_ref().is_none_or(|before| !before.differs_only_in_workloads(&mesh)) {
+            self.dangling = references::check(world.objects());
+        }
+        diagnostics.extend_from_slice(&self.dangling);
+        self.mesh = Some(mesh.clone());
         diagnostics.extend(found);
         if !self.trust_domain.is_empty() && self.trust_domain != world.trust_domain() {
             diagnostics.extend(self.trust_domain_change(&world));
@@ -117,7 +129,7 @@ impl Configuration {
         }
         self.tell(unreadable, diagnostics);
         if revision != before {
-            (self.report)(Event::Published { revision, resources: objects.len() });
+            (self.report)(Event::Published { revision, resources: self.store.len() });
         }
     }
 
@@ -137,22 +149,9 @@ impl Configuration {
         self.status.store(Arc::new(ConfigurationStatus {
             revision: self.store.revision(),
             files: self.files.texts().len(),
-            resources: self.store.objects().count(),
+            resources: self.store.len(),
             diagnostics,
         }));
-    }
-
-    /// Files that hold WorkloadEntries and nothing else: what they say is gone as soon as they are.
-    fn files_of_entries(&self) -> BTreeSet<Arc<str>> {
-        let mut only_entries: BTreeMap<Arc<str>, bool> = BTreeMap::new();
-        for object in self.store.objects() {
-            let is_entry = matches!(object.spec, Spec::WorkloadEntry(_));
-            only_entries
-                .entry(object.origin.file.clone())
-                .and_modify(|all| *all &= is_entry)
-                .or_insert(is_entry);
-        }
-        only_entries.into_iter().filter(|(_, all)| *all).map(|(file, _)| file).collect()
     }
 }
 

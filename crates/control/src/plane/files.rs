@@ -41,7 +41,8 @@ impl Files {
 
     /// Reads all files. `vanishes_at_once` names files whose removal is never doubted.
     pub(super) fn read(&mut self, now: Instant, vanishes_at_once: impl Fn(&str) -> bool) -> Reading {
-        let (files, errors) = source::read(&self.paths);
+        let (mut files, errors) = source::read(&self.paths);
+        self.share(&mut files);
         let names: HashSet<&str> = files.iter().map(|f| &*f.name).collect();
         let emptied: HashSet<&str> =
             files.iter().filter(|f| f.text.trim().is_empty()).map(|f| &*f.name).collect();
@@ -62,10 +63,23 @@ impl Files {
         }
         let again_at = suspects.iter().filter(|(name, _)| kept.contains(*name)).map(|(_, at)| *at).min();
         let next = merge(&self.held, files, &kept);
-        let changed = next != self.held;
+        let same = |(a, b): (&SourceFile, &SourceFile)| Arc::ptr_eq(&a.text, &b.text) && a.name == b.name;
+        let changed = next.len() != self.held.len() || !next.iter().zip(&self.held).all(same);
         self.held = next;
         self.suspects = suspects;
         Reading { changed, errors, again_at }
+    }
+}
+
+impl Files {
+    /// Lets texts that did not change be the ones that are held.
+    fn share(&self, files: &mut [SourceFile]) {
+        let held: HashMap<&str, &SourceFile> = self.held.iter().map(|file| (&*file.name, file)).collect();
+        for file in files {
+            if let Some(same) = held.get(&*file.name).filter(|held| ***held == *file) {
+                *file = (*same).clone();
+            }
+        }
     }
 }
 

@@ -30,7 +30,8 @@ pub(super) fn spawn(
                 None
             });
             if let Some(pending) = configuration.take_pending() {
-                publish.send_replace(Arc::new(pending.publish(&trust_bundle)));
+                let before = publish.borrow().clone();
+                publish.send_replace(Arc::new(pending.publish(&trust_bundle, Some(&before))));
             }
         }
     };

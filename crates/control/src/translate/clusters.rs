@@ -25,9 +25,26 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A cluster and, where it asks for them by name, its endpoints.
 #[derive(Debug, Clone)]
-pub(super) struct ClusterSet {
-    pub(super) clusters: Vec<Arc<Cluster>>,
-    pub(super) endpoints: Vec<Arc<Assignment>>,
+pub(crate) struct ClusterSet {
+    pub(crate) clusters: Vec<Arc<Cluster>>,
+    pub(crate) endpoints: Vec<Arc<Assignment>>,
+}
+
+impl ClusterSet {
+    /// The same, with what is equal in `known` taken from there.
+    pub(super) fn sharing(mut self, known: &Self) -> Self {
+        share(&mut self.clusters, &known.clusters);
+        share(&mut self.endpoints, &known.endpoints);
+        self
+    }
+}
+
+fn share<T: PartialEq>(made: &mut [Arc<T>], known: &[Arc<T>]) {
+    for one in made {
+        if let Some(known) = known.iter().find(|known| *known == one) {
+            *one = known.clone();
+        }
+    }
 }
 
 /// Settings of the mesh that clusters depend on.

@@ -4,7 +4,7 @@
 //! the most specific host counts, and all rules for that host together: the policy of the first, the subsets of all.
 
 use super::authentication::is_subset;
-use super::registry::{Service, provenance};
+use super::registry::{Registry, Service, provenance};
 use super::visibility::{Visibility, covers, specificity};
 use crate::hosts::full_name;
 use crate::world::World;
@@ -14,7 +14,7 @@ use api::networking::{
     Subset, TrafficPolicy,
 };
 use model::provenance::Provenance;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Every DestinationRule.
@@ -72,6 +72,27 @@ impl Policies {
             by_host.entry(host.to_owned()).or_default().push(at);
         }
         Self { rules, by_host, root_namespace: world.root_namespace().to_owned() }
+    }
+
+    /// What rules can tell clients apart by: namespaces whose clients may get other clusters than most, and labels.
+    pub(super) fn distinctions(
+        &self,
+        registry: &Registry,
+    ) -> (BTreeSet<String>, BTreeSet<BTreeMap<String, String>>) {
+        let (mut namespaces, mut labels) = (BTreeSet::new(), BTreeSet::new());
+        for rule in &self.rules {
+            // Everybody obeys a namespace's rules for its own services, if everybody sees them.
+            let service = registry.find(&rule.host).filter(|_| !rule.host.starts_with('*'));
+            let is_about_others = service.is_none_or(|service| service.namespace != rule.namespace);
+            if is_about_others || rule.has_secrets() || !rule.clients.is_empty() || rule.visibility != Visibility::Everywhere {
+                namespaces.insert(rule.namespace.clone());
+            }
+            namespaces.extend(rule.visibility.namespaces().iter().cloned());
+            if !rule.clients.is_empty() {
+                labels.insert(rule.clients.clone());
+            }
+        }
+        (namespaces, labels)
     }
 
     /// The rules that count for `client` and `service`.

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// A service.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Service {
     /// Full host name, lower case; `*.suffix` for a ServiceEntry's wildcard.
     pub(super) host: String,
@@ -42,7 +42,7 @@ pub(super) struct Service {
 }
 
 /// A port of a service.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Port {
     pub(super) number: u16,
     pub(super) name: String,
@@ -50,7 +50,7 @@ pub(super) struct Port {
     target: Target,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 enum Target {
     /// This port of the workload.
     Number(u16),
@@ -92,18 +92,33 @@ impl Service {
 /// Every service.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    services: Vec<Service>,
+    /// A service is the same `Arc` as long as nothing of it changes.
+    services: Vec<Arc<Service>>,
     by_host: HashMap<String, usize>,
     /// Positions of those with a wildcard, the most specific first.
     wildcards: Vec<usize>,
 }
 
 impl Registry {
-    pub(super) fn of(world: &World, workloads: &Workloads, found: &mut Vec<Diagnostic>) -> Self {
+    /// The services of a world. `before` is the registry of a world that differs in nothing but workloads: services whose
+    /// workloads are the same are taken from it.
+    pub(super) fn of(
+        world: &World,
+        workloads: &Workloads,
+        before: Option<Before<'_>>,
+        found: &mut Vec<Diagnostic>,
+    ) -> Self {
         let mut registry = Self::default();
         let sources =
             Sources { workloads, deployments: &Deployments::of(world), trust_domain: world.trust_domain() };
+        let known = |host: &str, namespace: &str| before?.same(host, namespace, workloads);
         for (object, service) in world.services() {
+            if let Some(service) =
+                known(&full_name(&object.meta.name, object.namespace()), object.namespace())
+            {
+                registry.push(service);
+                continue;
+            }
             if service.r#type == ServiceType::ExternalName {
                 found.push(object.warning(
                     "spec.type",
@@ -111,13 +126,18 @@ impl Registry {
                 ));
                 continue;
             }
-            registry.add(kubernetes_service(object, service, &sources), object, "metadata.name", found);
+            let service = shared(kubernetes_service(object, service, &sources), before);
+            registry.add(service, object, "metadata.name", found);
         }
         for (object, entry) in world.service_entries() {
             for (index, host) in entry.hosts.iter().enumerate() {
+                if let Some(service) = known(&host.to_ascii_lowercase(), object.namespace()) {
+                    registry.push(service);
+                    continue;
+                }
                 let field = format!("spec.hosts[{index}]");
                 let service = entry_service(object, entry, host, &field, &sources, found);
-                registry.add(service, object, &field, found);
+                registry.add(shared(service, before), object, &field, found);
             }
         }
         let wild = |at: &usize| registry.services.get(*at).is_some_and(|s| s.host.starts_with('*'));
@@ -128,7 +148,15 @@ impl Registry {
         registry
     }
 
-    fn add(&mut self, service: Service, object: &Object, field: &str, found: &mut Vec<Diagnostic>) {
+    /// Adds a service again that was there before; one that is there already was declared twice then.
+    fn push(&mut self, service: Arc<Service>) {
+        if !self.by_host.contains_key(&service.host) {
+            self.by_host.insert(service.host.clone(), self.services.len());
+            self.services.push(service);
+        }
+    }
+
+    fn add(&mut self, service: Arc<Service>, object: &Object, field: &str, found: &mut Vec<Diagnostic>) {
         if let Some(first) = self.by_host.get(&service.host).and_then(|at| self.services.get(*at)) {
             let message = format!(
                 "`{}` is declared already by {}; this declaration is not used",
@@ -137,22 +165,32 @@ impl Registry {
             found.push(object.warning(field, message).help("declare a host once"));
             return;
         }
-        self.by_host.insert(service.host.clone(), self.services.len());
-        self.services.push(service);
+        self.push(service);
     }
 
     /// All services with their positions, in the order that decides between them.
     pub(super) fn services(&self) -> impl Iterator<Item = (usize, &Service)> {
-        self.services.iter().enumerate()
+        self.services.iter().map(|service| &**service).enumerate()
+    }
+
+    /// The service at a position.
+    pub(super) fn service(&self, at: usize) -> Option<&Arc<Service>> {
+        self.services.get(at)
     }
 
     /// The service that `host`, a full name, stands for; one below a wildcard is the wildcard's.
     pub(super) fn find(&self, host: &str) -> Option<&Service> {
         let exact = self.by_host.get(host).and_then(|at| self.services.get(*at));
-        exact.or_else(|| {
+        let found = exact.or_else(|| {
             let wild = self.wildcards.iter().filter_map(|at| self.services.get(*at));
             wild.into_iter().find(|service| super::visibility::covers(&service.host, host))
-        })
+        });
+        found.map(|service| &**service)
+    }
+
+    /// Namespaces that see what others do not.
+    pub(super) fn privileged(&self) -> impl Iterator<Item = &String> {
+        self.services.iter().flat_map(|service| service.visibility.namespaces())
     }
 
     /// The services of `namespace` that have workloads with `labels`.
@@ -163,7 +201,38 @@ impl Registry {
     ) -> impl Iterator<Item = &'r Service> + use<'r, 'a> {
         let selects =
             move |s: &&Service| s.selector.as_ref().is_some_and(|selector| is_subset(selector, labels));
-        self.services.iter().filter(move |s| s.namespace == namespace).filter(selects)
+        let all = self.services.iter().map(|service| &**service);
+        all.filter(move |s| s.namespace == namespace).filter(selects)
+    }
+}
+
+/// A registry that was made before, and the workloads it was made with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before<'b> {
+    pub(super) registry: &'b Registry,
+    pub(super) workloads: &'b Workloads,
+}
+
+impl Before<'_> {
+    /// The service, if the workloads of its namespace are what they were.
+    fn same(&self, host: &str, namespace: &str, workloads: &Workloads) -> Option<Arc<Service>> {
+        let (was, is) = (self.workloads.group(namespace), workloads.group(namespace));
+        let same = match (was, is) {
+            (Some(was), Some(is)) => Arc::ptr_eq(was, is),
+            (None, None) => true,
+            _ => false,
+        };
+        let at = self.registry.by_host.get(host).filter(|_| same)?;
+        self.registry.services.get(*at).filter(|service| service.namespace == namespace).cloned()
+    }
+}
+
+/// The service as it was before, if it is equal, else itself.
+fn shared(service: Service, before: Option<Before<'_>>) -> Arc<Service> {
+    let known = before.and_then(|b| b.registry.services.get(*b.registry.by_host.get(&service.host)?));
+    match known.filter(|known| ***known == service) {
+        Some(known) => known.clone(),
+        None => Arc::new(service),
     }
 }
 

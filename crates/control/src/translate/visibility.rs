@@ -19,6 +19,14 @@ impl Visibility {
         Self::Namespaces(export_to.iter().filter(|to| *to != "~").map(own).collect())
     }
 
+    /// The namespaces that are named.
+    pub(super) fn namespaces(&self) -> &[String] {
+        match self {
+            Self::Everywhere => &[],
+            Self::Namespaces(all) => all,
+        }
+    }
+
     /// Whether `namespace` sees it.
     pub(super) fn includes(&self, namespace: &str) -> bool {
         match self {

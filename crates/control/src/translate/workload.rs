@@ -1,10 +1,10 @@
 //! Workloads: what a service's traffic ends at. From WorkloadEntries, and from the endpoints written in ServiceEntries.
 
 use super::authentication::is_subset;
-use crate::node::{APPLICATION_PORTS, application_ports};
+use crate::node::{APPLICATION_PORTS, application_ports, locality};
 use crate::world::World;
-use api::Object;
 use api::networking::WorkloadEntry;
+use api::{Object, Spec};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -55,7 +55,10 @@ impl Workload {
                 account => account.to_owned(),
             },
             weight: entry.weight.max(1),
-            locality: entry.locality.clone(),
+            locality: match entry.locality.as_str() {
+                "" => locality(&entry.labels),
+                written => written.to_owned(),
+            },
             has_sidecar: takes_tls
                 && ![annotations, &object.meta.labels, &entry.labels].into_iter().any(outside),
             application_ports: annotations
@@ -79,49 +82,92 @@ impl Workload {
 /// The workloads of WorkloadEntries, found by their labels.
 #[derive(Debug, Default)]
 pub(super) struct Workloads {
+    by_namespace: HashMap<String, Arc<Group>>,
+}
+
+/// The workloads of a namespace. As long as none of them changes, it is the same `Arc`.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    /// What they are made of.
+    entries: Vec<Arc<Object>>,
     all: Vec<Arc<Workload>>,
-    by_namespace: HashMap<String, Vec<usize>>,
-    /// Namespace, label and value to positions, so that a selector looks at few.
-    by_label: HashMap<(String, String, String), Vec<usize>>,
+    /// Label and value to positions, so that a selector looks at few.
+    by_label: HashMap<(String, String), Vec<usize>>,
+    by_address: HashMap<String, usize>,
 }
 
 impl Workloads {
-    pub(super) fn of(world: &World) -> Self {
-        let mut workloads = Self::default();
-        for (object, entry) in world.workload_entries() {
-            let name = object.meta.annotations.get(WORKLOAD).unwrap_or(&object.meta.name);
-            workloads.add(Workload::of(object, name, entry));
+    /// The workloads of a world. Groups of which nothing changed are taken from `before`.
+    pub(super) fn of(world: &World, before: Option<&Self>) -> Self {
+        let mut entries: HashMap<&str, Vec<&Arc<Object>>> = HashMap::new();
+        for (object, _) in world.workload_entries() {
+            entries.entry(object.namespace()).or_default().push(object);
         }
-        workloads
+        let group = |(namespace, entries): (&str, Vec<&Arc<Object>>)| {
+            let known = before.and_then(|before| before.by_namespace.get(namespace));
+            let group = match known.filter(|group| group.is_of(&entries)) {
+                Some(group) => group.clone(),
+                None => Arc::new(Group::of(&entries)),
+            };
+            (namespace.to_owned(), group)
+        };
+        Self { by_namespace: entries.into_iter().map(group).collect() }
     }
 
-    fn add(&mut self, workload: Workload) {
-        let at = self.all.len();
-        let namespace = &workload.namespace;
-        self.by_namespace.entry(namespace.clone()).or_default().push(at);
-        for (key, value) in &workload.labels {
-            let key = (namespace.clone(), key.clone(), value.clone());
-            self.by_label.entry(key).or_default().push(at);
-        }
-        self.all.push(Arc::new(workload));
+    /// Those of a namespace.
+    pub(super) fn group(&self, namespace: &str) -> Option<&Arc<Group>> {
+        self.by_namespace.get(namespace)
     }
 
     /// Those of a namespace that have all of these labels.
     pub(super) fn selected(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<Arc<Workload>> {
-        let lists = labels.iter().map(|(key, value)| {
-            let key = (namespace.to_owned(), key.clone(), value.clone());
-            self.by_label.get(&key).map_or(&[][..], Vec::as_slice)
-        });
-        let whole = || self.by_namespace.get(namespace).map_or(&[][..], Vec::as_slice);
-        let shortest = lists.min_by_key(|list| list.len()).unwrap_or_else(whole);
-        let candidates = shortest.iter().filter_map(|at| self.all.get(*at));
-        candidates.filter(|w| is_subset(labels, &w.labels)).cloned().collect()
+        self.group(namespace).map(|group| group.selected(labels)).unwrap_or_default()
     }
 
     /// The one at this address.
     pub(super) fn at(&self, namespace: &str, address: IpAddr) -> Option<&Arc<Workload>> {
-        let here = self.by_namespace.get(namespace)?.iter().filter_map(|at| self.all.get(*at));
-        let address = address.to_string();
-        here.into_iter().find(|workload| workload.address == address)
+        let group = self.group(namespace)?;
+        group.all.get(*group.by_address.get(&address.to_string())?)
+    }
+}
+
+impl Group {
+    fn of(entries: &[&Arc<Object>]) -> Self {
+        let mut group =
+            Self { entries: entries.iter().map(|entry| Arc::clone(entry)).collect(), ..Self::default() };
+        for object in entries {
+            if let Spec::WorkloadEntry(entry) = &object.spec {
+                let name = object.meta.annotations.get(WORKLOAD).unwrap_or(&object.meta.name);
+                group.add(Workload::of(object, name, entry));
+            }
+        }
+        group
+    }
+
+    fn is_of(&self, entries: &[&Arc<Object>]) -> bool {
+        let same = |(mine, theirs): (&Arc<Object>, &&Arc<Object>)| Arc::ptr_eq(mine, theirs);
+        self.entries.len() == entries.len() && self.entries.iter().zip(entries).all(same)
+    }
+
+    fn add(&mut self, workload: Workload) {
+        let at = self.all.len();
+        for (key, value) in &workload.labels {
+            self.by_label.entry((key.clone(), value.clone())).or_default().push(at);
+        }
+        self.by_address.entry(workload.address.clone()).or_insert(at);
+        self.all.push(Arc::new(workload));
+    }
+
+    fn selected(&self, labels: &BTreeMap<String, String>) -> Vec<Arc<Workload>> {
+        let of_label = |label: (&String, &String)| {
+            self.by_label.get(&(label.0.clone(), label.1.clone())).map_or(&[][..], Vec::as_slice)
+        };
+        match labels.iter().map(of_label).min_by_key(|list| list.len()) {
+            None => self.all.clone(),
+            Some(shortest) => {
+                let candidates = shortest.iter().filter_map(|at| self.all.get(*at));
+                candidates.filter(|workload| is_subset(labels, &workload.labels)).cloned().collect()
+            }
+        }
     }
 }
