@@ -125,6 +125,19 @@ pub fn pick(
     })
 }
 
+/// Which of several groups gets a request: the first as long as it is healthy, the next for what it cannot take, and the
+/// first again where none is. `healths` are in percent, `random` any 64 random bits.
+pub fn first_with_room(healths: &[u32], random: u64) -> usize {
+    let total = healths.iter().sum::<u32>().min(100);
+    let Some(at) = (random % 100).checked_mul(u64::from(total)) else { return 0 };
+    let mut end = 0;
+    let found = healths.iter().position(|health| {
+        end += u64::from(*health) * 100;
+        at < end
+    });
+    found.unwrap_or(0)
+}
+
 /// Two positions below `count`, different when there are two.
 fn two_of(count: u64, random: u64) -> (usize, usize) {
     let first = (random >> 32) % count;
@@ -166,6 +179,20 @@ mod tests {
             assert_eq!(of([1, 1], [5, 0]), Some(1));
             assert_eq!(of([1, 10], [0, 5]), Some(1));
         }
+    }
+
+    #[test]
+    fn the_next_group_gets_what_the_first_cannot_take() {
+        let shares = |healths: &[u32]| {
+            let mut hits = vec![0; healths.len()];
+            (0..100).for_each(|random| hits[first_with_room(healths, random)] += 1);
+            hits
+        };
+        assert_eq!(shares(&[100, 100]), [100, 0]);
+        assert_eq!(shares(&[70, 100]), [70, 30]);
+        assert_eq!(shares(&[0, 100]), [0, 100]);
+        assert_eq!(shares(&[30, 10]), [75, 25]);
+        assert_eq!(shares(&[0, 0]), [100, 0]);
     }
 
     #[test]

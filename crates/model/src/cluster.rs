@@ -116,6 +116,8 @@ pub enum Discovery {
     LogicalDns(Assignment),
     /// The address that the client wanted to reach.
     OriginalDestination,
+    /// Those of these clusters: the first that is healthy, and the next for what it cannot take.
+    Aggregate(Vec<String>),
 }
 
 /// A transport for endpoints whose metadata say so.

@@ -78,10 +78,10 @@ impl Local {
         let snapshot = self.snapshot();
         let mut known = rustc_hash::FxHashMap::default();
         for cluster in snapshot.clusters.values() {
-            for endpoint in &cluster.endpoints {
-                known.insert(endpoint.id, (cluster.config.idle_timeout, &*endpoint.vitals));
-            }
+            let limit = cluster.config.idle_timeout;
+            cluster
+                .each_endpoint(|endpoint| drop(known.insert(endpoint.id, (limit, endpoint.vitals.clone()))));
         }
-        self.pools.sweep(|id| known.get(&id).copied());
+        self.pools.sweep(|id| known.get(&id).cloned());
     }
 }

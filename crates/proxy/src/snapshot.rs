@@ -6,6 +6,7 @@
 //! when, is `discovery`'s.
 
 mod cluster;
+mod destinations;
 mod endpoint;
 mod listener;
 mod transport;
@@ -19,7 +20,8 @@ pub use usage::{Limited, Permit, Usage};
 
 use crate::record::Telemetry;
 use arc_swap::ArcSwap;
-use model::cluster::Cluster;
+use model::balance;
+use model::cluster::{Cluster, Discovery};
 use model::endpoint::Assignment;
 use model::listener::Listener;
 use model::routing::RouteTable;
@@ -28,6 +30,9 @@ use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
+
+/// Clusters that stand for clusters that stand for others: so many.
+const MOST_LAYERS: usize = 8;
 
 /// All accepted resources, as they were decoded.
 #[derive(Debug, Clone, Default)]
@@ -91,6 +96,20 @@ impl Snapshot {
             clusters: clusters.collect(),
             alarm: previous.alarm.clone(),
         }
+    }
+
+    /// The cluster of this name; of one that stands for several, the one that gets a request with these random bits.
+    pub fn cluster(&self, name: &str, random: u64) -> Option<&Arc<ClusterState>> {
+        let mut found = self.clusters.get(name)?;
+        // One that stands for itself must not keep us.
+        for _ in 0..MOST_LAYERS {
+            let Discovery::Aggregate(names) = &found.config.discovery else { return Some(found) };
+            let members: Vec<&Arc<ClusterState>> =
+                names.iter().filter_map(|name| self.clusters.get(name.as_str())).collect();
+            let healths: Vec<u32> = members.iter().map(|member| member.availability()).collect();
+            found = members.get(balance::first_with_room(&healths, random)).copied()?;
+        }
+        None
     }
 
     /// Whether `other` was compiled from the same secrets.

@@ -121,7 +121,7 @@ fn end(mut exchange: Box<Exchange>, failure: Failure, why: Option<String>) {
 
 fn find_cluster(local: &Local, tcp: &TcpState) -> Result<Arc<ClusterState>, Failure> {
     let name = pick_weighted(&tcp.proxy.clusters, local.random()).ok_or(Failure::ClusterMissing)?;
-    local.snapshot().clusters.get(name).cloned().ok_or(Failure::ClusterMissing)
+    local.snapshot().cluster(name, local.random()).cloned().ok_or(Failure::ClusterMissing)
 }
 
 fn pick_weighted(clusters: &[WeightedCluster], random: u64) -> Option<&str> {

@@ -451,3 +451,31 @@ fn a_connection_and_the_bytes_awaited_are_enough_for_a_check_over_tcp() {
         assert_eq!(proxy.live.current().clusters["a"].usable(), 1, "nothing is checked any more");
     });
 }
+
+#[test]
+fn a_client_may_name_the_endpoint_where_the_cluster_says_so() {
+    in_time(async {
+        let upstream = Upstream::start(|_, _| ok("named")).await;
+        let mut named = Cluster::new("a", Discovery::OriginalDestination);
+        named.spread.destination_header = Some("x-to".parse().unwrap());
+        let proxy = Proxy::new(forwarding(to("a")), vec![named]);
+        let request = Request::get("/").header("host", "shop").header("x-to", upstream.address.to_string());
+        let answer = proxy.send(request.body(Full::default()).unwrap()).await;
+        assert_eq!(answer.body().as_ref(), b"named");
+        assert_eq!(proxy.fetch("/").await.status(), 503);
+    });
+}
+
+#[test]
+fn a_cluster_of_clusters_uses_the_first_that_is_healthy() {
+    in_time(async {
+        let upstream = Upstream::start(|_, _| ok("second")).await;
+        let all = Cluster::new("a", Discovery::Aggregate(vec!["b".into(), "nobody".into(), "c".into()]));
+        let clusters = vec![all, cluster("b", &[]), cluster("c", &[upstream.address])];
+        let proxy = Proxy::new(forwarding(to("a")), clusters);
+        assert_eq!(proxy.fetch("/").await.body().as_ref(), b"second");
+        let itself = Cluster::new("a", Discovery::Aggregate(vec!["a".into()]));
+        proxy.configure(forwarding(to("a")), vec![itself]);
+        assert_eq!(proxy.fetch("/").await.status(), 503);
+    });
+}

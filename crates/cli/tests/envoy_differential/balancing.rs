@@ -86,6 +86,11 @@ fn health() -> Vec<Case> {
         many("half is enough to be calm", |number| (format!("/sick-half?{number}"), vec![])),
         get("degraded is better than nothing", "/degraded", &[HOST]).body("one\n"),
         get("the next priority", "/failover", &[HOST]).body("two\n"),
+        get("the first cluster of several", "/aggregate", &[HOST]).body("two\n"),
+        get("the first healthy cluster of several", "/aggregate-second", &[HOST]).body("two\n"),
+        get("a destination that nobody names", "/destination", &[HOST]).refused(503),
+        get("a destination that is none", "/destination", &[HOST, "x-to: nowhere"]).refused(503),
+        get("a destination that is dead", "/destination", &[HOST, "x-to: 127.0.0.1:1"]).refused(503),
         many("a locality without a weight gets nothing", |number| (format!("/locality?{number}"), vec![])),
     ]
 }

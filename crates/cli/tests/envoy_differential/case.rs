@@ -16,6 +16,12 @@ pub(crate) struct Listeners {
     pub(crate) unescaped: SocketAddr,
     /// Bytes passed on.
     pub(crate) tcp: SocketAddr,
+    /// Escaped slashes are decoded by a redirect, underscores in header names refused.
+    pub(crate) strict: SocketAddr,
+    /// Headers with underscores in their names are dropped.
+    pub(crate) dropping: SocketAddr,
+    /// What a load balancer in front says is taken off.
+    pub(crate) proxied: SocketAddr,
 }
 
 type Play = Box<dyn Fn(&Listeners) -> Vec<Answer> + Send + Sync>;

@@ -35,7 +35,7 @@ struct Side {
 impl Side {
     fn start(name: &'static str, command: impl FnOnce(&str) -> Command) -> Self {
         let upstreams = [Upstream::start("one"), Upstream::start("two")];
-        let [admin, main, paths, unescaped, tcp] = free_ports();
+        let [admin, main, paths, unescaped, tcp, strict, dropping, proxied] = free_ports();
         let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let ports = [
             ("ADMIN", admin),
@@ -43,6 +43,9 @@ impl Side {
             ("PATHS", paths),
             ("UNESCAPED", unescaped),
             ("TCP", tcp),
+            ("STRICT", strict),
+            ("DROPPING", dropping),
+            ("PROXIED", proxied),
             ("ONE", upstreams[0].address.port()),
             ("TWO", upstreams[1].address.port()),
             ("DEAD", free_port()),
@@ -54,8 +57,15 @@ impl Side {
         let file = folder.path().join("bootstrap.yaml");
         std::fs::write(&file, bootstrap).unwrap();
         let mut process = Process::start(name, &mut command(file.to_str().unwrap()));
-        let listeners =
-            Listeners { main: at(main), paths: at(paths), unescaped: at(unescaped), tcp: at(tcp) };
+        let listeners = Listeners {
+            main: at(main),
+            paths: at(paths),
+            unescaped: at(unescaped),
+            tcp: at(tcp),
+            strict: at(strict),
+            dropping: at(dropping),
+            proxied: at(proxied),
+        };
         for address in [at(main), at(paths), at(unescaped), at(tcp)] {
             process.wait_for_port(address);
         }

@@ -1,11 +1,11 @@
 //! Faults, mirrors, requests of other origins' pages, and limits on the time of streams.
 
-use super::case::{Case, get, http2, request, send, talk};
+use super::case::{Case, get, http2, play, request, send, talk};
 
-use testing::exchange::Request2;
+use testing::exchange::{Request2, exchange};
 
 pub(crate) fn cases() -> Vec<Case> {
-    [faults(), mirrors(), origins(), limits()].into_iter().flatten().collect()
+    [faults(), mirrors(), origins(), limits(), edges()].into_iter().flatten().collect()
 }
 
 fn faults() -> Vec<Case> {
@@ -184,5 +184,37 @@ fn limits() -> Vec<Case> {
         .own()
         .status(200)
         .header("grpc-status", "4"),
+    ]
+}
+
+fn edges() -> Vec<Case> {
+    let said = |name: &'static str, header: &'static [u8]| {
+        play(name, move |at| {
+            let request = request(name, "GET", "/plain", &[], "");
+            vec![exchange(at.proxied, &[header, &request].concat())]
+        })
+    };
+    let binary: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\x01\x02\x03\x0a\0\0\x02\x03\xe8\0\x50";
+    vec![
+        get("escaped slashes are decoded by a redirect", "/plain%2Fx%5Cy?q=%2F", &[])
+            .at(|at| at.strict)
+            .own()
+            .status(307)
+            .header("location", "/plain/x/y?q=%2F")
+            .seen(&[]),
+        get("no redirect without an escaped slash", "/plain/%41", &[]).at(|at| at.strict).status(200),
+        get("an underscore is refused", "/plain", &["x_a: b"]).at(|at| at.strict).refused(400),
+        get("an underscore is dropped", "/plain", &["x_a: b", "x-b: c"])
+            .at(|at| at.dropping)
+            .status(200)
+            .seen_header("x_a", "")
+            .seen_header("x-b", "c"),
+        get("an underscore is kept", "/plain", &["x_a: b"]).status(200).seen_header("x_a", "b"),
+        said("a client told in text", b"PROXY TCP4 203.0.113.7 10.0.0.2 1000 80\r\n")
+            .status(200)
+            .seen_header("x-forwarded-for", "203.0.113.7"),
+        said("a client told in binary", binary).status(200).seen_header("x-forwarded-for", "10.1.2.3"),
+        said("a client not told", b"PROXY UNKNOWN\r\n").status(200),
+        said("no header in front", b"").status(200),
     ]
 }

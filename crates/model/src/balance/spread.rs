@@ -2,6 +2,7 @@
 //! (`CommonLbConfig`, `LbSubsetConfig`, `SlowStartConfig`).
 
 use crate::metadata::Value;
+use http::HeaderName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub struct Spread {
     pub slow_start: Option<SlowStart>,
     /// Requests may ask for endpoints by their metadata.
     pub subsets: Option<Subsets>,
+    /// The request header that names the original destination, for clusters that are nothing but that.
+    pub destination_header: Option<HeaderName>,
     /// Consistent hashing goes by host names instead of addresses.
     pub hash_host_names: bool,
 }
@@ -33,6 +36,7 @@ impl Default for Spread {
             weighted_localities: false,
             slow_start: None,
             subsets: None,
+            destination_header: None,
             hash_host_names: false,
         }
     }

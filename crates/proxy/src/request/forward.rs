@@ -36,6 +36,8 @@ pub(super) struct Plan<'p> {
     pub(super) cluster: &'p Arc<ClusterState>,
     /// What the request is hashed to.
     pub(super) hash: Option<u64>,
+    /// The endpoint that the client named, where that is how the cluster's are picked.
+    pub(super) destination: Option<Arc<EndpointState>>,
     /// What its endpoint has to be like.
     pub(super) subset: Cow<'p, Criteria>,
 }
@@ -70,7 +72,7 @@ impl Stage<'_> {
     ) -> Response<AnswerBody> {
         let weighted = forward.target.pick_weighted(self.context.local.random());
         let name = cluster_name(&forward.target, weighted, &parts.headers);
-        let Some(cluster) = self.snapshot.clusters.get(&*name) else {
+        let Some(cluster) = self.snapshot.cluster(&name, self.context.local.random()) else {
             let edits = Edits { taken, weighted, parts: &parts };
             return self.cluster_missing(exchange, forward, &name, edits);
         };
@@ -81,7 +83,9 @@ impl Stage<'_> {
             [] => Bound::default(),
             policies => self.bind(policies, &parts),
         };
-        let plan = Plan { taken, forward, weighted, cluster, hash, subset: subset(forward, weighted) };
+        let destination = cluster.destination(&parts.headers);
+        let subset = subset(forward, weighted);
+        let plan = Plan { taken, forward, weighted, cluster, hash, destination, subset };
         if parts.method == Method::CONNECT {
             return self.connect(exchange, &plan, &mut parts).await;
         }

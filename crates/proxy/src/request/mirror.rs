@@ -59,7 +59,7 @@ impl Stage<'_> {
             MirrorTarget::Cluster(name) => name.as_str(),
             MirrorTarget::Header(name) => parts.headers.get(name)?.to_str().ok()?,
         };
-        let cluster = self.snapshot.clusters.get(name)?.clone();
+        let cluster = self.snapshot.cluster(name, self.context.local.random())?.clone();
         let local = &self.context.local;
         let seat = local.mirrors().take_seat()?;
         let authority = match mirror.keep_host {

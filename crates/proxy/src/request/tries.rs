@@ -254,7 +254,8 @@ impl<'t> Tries<'t> {
             None => (&[][..], 1),
         };
         let wish = Wish { random, hash: self.plan.hash, subset: &self.plan.subset, avoid, picks };
-        let Some(endpoint) = self.plan.cluster.choose(&wish) else {
+        let named = self.plan.destination.as_ref();
+        let Some(endpoint) = named.or_else(|| self.plan.cluster.choose(&wish)) else {
             let detail = Some(self.plan.cluster.describe_absence());
             return Err(TryFailed { failure: Failure::NoHealthyEndpoint, detail, retry: false });
         };

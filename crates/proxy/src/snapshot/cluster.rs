@@ -1,11 +1,13 @@
 //! Clusters as they run: endpoints flattened, tables for picking them, and the state that outlives a change of
 //! configuration.
 
+use super::destinations::Destinations;
 use super::endpoint::EndpointState;
 use super::transport::Transports;
 use super::usage::{Limited, Permit, Usage};
 use super::{Config, Snapshot};
 use arc_swap::ArcSwap;
+use http::HeaderMap;
 use model::balance::{Ask, Candidate, Criteria, SUBSET_NAMESPACE, Standing, SubsetTables};
 use model::cluster::{Cluster, Discovery, Transport};
 use model::endpoint::{Assignment, EndpointAddress, Health};
@@ -15,7 +17,7 @@ use model::outlier::Verdict;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// A cluster and its endpoints.
@@ -33,6 +35,10 @@ pub struct ClusterState {
     tables: ArcSwap<SubsetTables>,
     turn: Arc<AtomicU64>,
     alarm: Arc<Notify>,
+    /// Health in percent, a little more than is there.
+    availability: AtomicU32,
+    /// Endpoints that clients named, where that is what they are picked by.
+    destinations: Option<Destinations>,
 }
 
 /// An endpoint's place in the assignment.
@@ -109,6 +115,8 @@ impl ClusterState {
             tables: ArcSwap::default(),
             turn: old.map(|old| old.turn.clone()).unwrap_or_default(),
             alarm: previous.alarm.clone(),
+            availability: AtomicU32::new(0),
+            destinations: Destinations::new(cluster, &mut transports),
         };
         state.refresh();
         Arc::new(state)
@@ -138,6 +146,8 @@ impl ClusterState {
         let labels = |at: u32| self.endpoints.get(at as usize)?.endpoint.metadata.0.get(SUBSET_NAMESPACE);
         let tables = SubsetTables::new(self.config.load_balancing, &self.config.spread, &candidates, &labels);
         self.tables.store(Arc::new(tables));
+        let percent = (140 * self.usable()).checked_div(self.endpoints.len()).unwrap_or(0).min(100);
+        self.availability.store(percent as u32, Ordering::Relaxed);
     }
 
     /// What an endpoint is hashed by, as in Envoy.
@@ -199,6 +209,26 @@ impl ClusterState {
         let all = || table.positions().filter_map(|at| self.endpoints.get(at as usize));
         let mut others = all().skip(start).chain(all().take(start));
         others.find(|endpoint| !wish.avoid.contains(&endpoint.id)).or(last)
+    }
+
+    /// Health in percent, a little more than is there.
+    pub fn availability(&self) -> u32 {
+        self.availability.load(Ordering::Relaxed)
+    }
+
+    /// The endpoint that a client named, where that is what this cluster's endpoints are.
+    pub fn destination(&self, headers: &HeaderMap) -> Option<Arc<EndpointState>> {
+        let name = self.config.spread.destination_header.as_ref()?;
+        let address = headers.get(name)?.to_str().ok()?.parse().ok()?;
+        Some(self.destinations.as_ref()?.at(address))
+    }
+
+    /// Ids of all endpoints, those that clients named among them.
+    pub fn each_endpoint(&self, mut act: impl FnMut(&EndpointState)) {
+        self.endpoints.iter().for_each(|endpoint| act(endpoint));
+        if let Some(destinations) = &self.destinations {
+            destinations.each(act);
+        }
     }
 
     /// Why none may be used: how many there are, and what is wrong with them.
@@ -279,7 +309,7 @@ fn assignment_of(config: &Config, cluster: &Cluster) -> Option<Arc<Assignment>> 
         Discovery::Eds(_) | Discovery::StrictDns(_) | Discovery::LogicalDns(_) => {
             config.assignments.get(&cluster.name).cloned()
         }
-        Discovery::OriginalDestination => None,
+        Discovery::OriginalDestination | Discovery::Aggregate(_) => None,
     }
 }
 

@@ -96,6 +96,11 @@ impl Vitals {
     }
 }
 
+fn new_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 impl EndpointState {
     pub(super) fn new(
         address: SocketAddr,
@@ -104,10 +109,9 @@ impl EndpointState {
         transports: &mut Transports<'_>,
         before: Option<&Arc<EndpointState>>,
     ) -> Arc<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         let (id, active, vitals) = match before {
             Some(before) => (before.id, before.active.clone(), before.vitals.clone()),
-            None => (NEXT.fetch_add(1, Ordering::Relaxed), Arc::default(), Arc::default()),
+            None => (new_id(), Arc::default(), Arc::default()),
         };
         Arc::new(Self {
             id,
@@ -117,6 +121,24 @@ impl EndpointState {
             active,
             vitals,
             configured: transport.clone(),
+        })
+    }
+
+    /// The same at another address.
+    pub(super) fn elsewhere(
+        &self,
+        address: SocketAddr,
+        endpoint: Endpoint,
+        configured: Transport,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id: new_id(),
+            address,
+            endpoint: Arc::new(endpoint),
+            transport: self.transport.clone(),
+            active: Arc::default(),
+            vitals: Arc::default(),
+            configured,
         })
     }
 

@@ -179,7 +179,7 @@ impl Pools {
     }
 
     /// Closes what has been idle for too long, and everything to endpoints that are gone. Call it now and then.
-    pub fn sweep<'v>(&self, keeps: impl Fn(u64) -> Option<(Option<Duration>, &'v Vitals)>) {
+    pub fn sweep(&self, keeps: impl Fn(u64) -> Option<(Option<Duration>, Arc<Vitals>)>) {
         let now = Instant::now();
         self.endpoints.borrow_mut().retain(|id, pool| {
             let Some((idle_timeout, vitals)) = keeps(*id) else { return false };

@@ -1,12 +1,14 @@
 //! How endpoints are picked, in the old way (`lb_policy`) and the new (`load_balancing_policy`). The old is written:
 //! everybody reads it.
 
+use super::headers;
 use super::place::{Decoded, Place, fields};
 use super::spread;
 use super::value::{encode_number, type_name, unpack};
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
 use envoy_types::pb::envoy::extensions::load_balancing_policies as policies;
 use envoy_types::pb::google::protobuf::{Any, UInt32Value, UInt64Value};
+use http::HeaderName;
 use model::balance::{LoadBalancing, MAGLEV_SIZE, RingSize, Spread};
 use model::cluster::Discovery;
 use policies::common::v3::locality_lb_config::LocalityConfigSpecifier;
@@ -60,9 +62,35 @@ pub(crate) fn decode(
             _ => Ok(LoadBalancing::Maglev(MAGLEV_SIZE)),
         },
         // There is only one endpoint to pick.
-        (Ok(LbPolicy::ClusterProvided), Discovery::OriginalDestination) => Ok(LoadBalancing::default()),
+        (Ok(LbPolicy::ClusterProvided), Discovery::OriginalDestination) => {
+            if let Some(LbConfig::OriginalDstLbConfig(config)) = config {
+                spread.destination_header =
+                    decode_destination(&place.field("original_dst_lb_config"), config)?;
+            }
+            Ok(LoadBalancing::default())
+        }
+        // The clusters in it have policies of their own.
+        (Ok(LbPolicy::ClusterProvided), Discovery::Aggregate(_)) => Ok(LoadBalancing::default()),
         (Ok(other), _) => Err(place.field("lb_policy").unsupported(other.as_str_name())),
         (Err(_), _) => Err(place.field("lb_policy").unsupported(format_args!("policy {policy}"))),
+    }
+}
+
+const DESTINATION: HeaderName = HeaderName::from_static("x-envoy-original-dst-host");
+
+fn decode_destination(
+    place: &Place<'_>,
+    config: &proto::cluster::OriginalDstLbConfig,
+) -> Decoded<Option<HeaderName>> {
+    fields!(place, config => proto::cluster::OriginalDstLbConfig {
+        honoured: use_http_header, http_header_name;
+        ignored: ;
+        refused: upstream_port_override, metadata_key;
+    });
+    match (use_http_header, http_header_name.as_str()) {
+        (false, _) => Ok(None),
+        (true, "") => Ok(Some(DESTINATION)),
+        (true, name) => headers::decode_plain_name(&place.field("http_header_name"), name).map(Some),
     }
 }
 
@@ -123,7 +151,17 @@ pub(crate) fn encode(
     let slow_start_config = spread.slow_start.map(|slow| spread::encode_slow_start(&slow));
     let large = |value: u64| Some(UInt64Value { value });
     match (discovery, policy) {
-        (Discovery::OriginalDestination, _) => (LbPolicy::ClusterProvided, None),
+        (Discovery::Aggregate(_), _) => (LbPolicy::ClusterProvided, None),
+        (Discovery::OriginalDestination, _) => {
+            let config = spread.destination_header.as_ref().map(|name| {
+                LbConfig::OriginalDstLbConfig(proto::cluster::OriginalDstLbConfig {
+                    use_http_header: true,
+                    http_header_name: name.as_str().to_owned(),
+                    ..Default::default()
+                })
+            });
+            (LbPolicy::ClusterProvided, config)
+        }
         (_, LoadBalancing::RoundRobin) => {
             let config = slow_start_config.map(|slow| {
                 LbConfig::RoundRobinLbConfig(proto::cluster::RoundRobinLbConfig {

@@ -6,9 +6,14 @@ use super::value::{self, encode_duration, encode_number};
 use super::{balance, health, limits, outlier, spread, transport, upstream};
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
 use envoy_types::pb::envoy::config::core::v3::TcpKeepalive;
+use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig as AggregateConfig;
+use envoy_types::pb::envoy::extensions::clusters::dns::v3::DnsCluster;
 use model::cluster::{CONNECT_TIMEOUT, Cluster, Connections, Discovery, Keepalive, TransportMatch};
 use proto::cluster::{self, ClusterDiscoveryType, DiscoveryType, DnsLookupFamily};
 use std::time::Duration;
+
+const AGGREGATE_TYPE: &str = "envoy.extensions.clusters.aggregate.v3.ClusterConfig";
+const DNS_TYPE: &str = "envoy.extensions.clusters.dns.v3.DnsCluster";
 
 pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Cluster> {
     fields!(place, cluster => proto::Cluster {
@@ -34,6 +39,14 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
         return Err(place.field("dns_lookup_family").unsupported("V6_ONLY"));
     }
     let discovery = match cluster_discovery_type {
+        Some(ClusterDiscoveryType::ClusterType(custom)) if is_dns(custom) => {
+            let place = place.field("cluster_type");
+            let kind = dns_kind(&place, custom)?;
+            decode_discovery(&place, kind as i32, name, eds_cluster_config, load_assignment)?
+        }
+        Some(ClusterDiscoveryType::ClusterType(custom)) if is_aggregate(custom) => {
+            Discovery::Aggregate(decode_aggregate(&place.field("cluster_type"), custom)?)
+        }
         Some(ClusterDiscoveryType::ClusterType(custom)) => {
             let what = format_args!("cluster type `{}`", custom.name);
             return Err(place.field("cluster_type").unsupported(what));
@@ -111,6 +124,51 @@ fn encode_connections(connections: &Connections) -> Option<proto::UpstreamConnec
     Some(proto::UpstreamConnectionOptions { tcp_keepalive: Some(keepalive), ..Default::default() })
 }
 
+fn is_aggregate(custom: &cluster::CustomClusterType) -> bool {
+    custom.typed_config.as_ref().is_some_and(|any| value::type_name(any) == AGGREGATE_TYPE)
+}
+
+fn decode_aggregate(place: &Place<'_>, custom: &cluster::CustomClusterType) -> Decoded<Vec<String>> {
+    let place = place.field("typed_config");
+    let config: AggregateConfig = value::unpack(&place, &custom.typed_config.clone().unwrap_or_default())?;
+    match config.clusters.is_empty() {
+        true => Err(place.field("clusters").error("no cluster is named")),
+        false => Ok(config.clusters),
+    }
+}
+
+fn encode_discovery(discovery: &Discovery, kind: DiscoveryType) -> ClusterDiscoveryType {
+    let Discovery::Aggregate(clusters) = discovery else { return ClusterDiscoveryType::Type(kind as i32) };
+    ClusterDiscoveryType::ClusterType(cluster::CustomClusterType {
+        name: "envoy.clusters.aggregate".to_owned(),
+        typed_config: Some(value::pack(&AggregateConfig { clusters: clusters.clone() })),
+    })
+}
+
+fn is_dns(custom: &cluster::CustomClusterType) -> bool {
+    custom.typed_config.as_ref().is_some_and(|any| value::type_name(any) == DNS_TYPE)
+}
+
+/// The older type that says the same as the cluster type of its own for DNS.
+fn dns_kind(place: &Place<'_>, custom: &cluster::CustomClusterType) -> Decoded<DiscoveryType> {
+    let place = place.field("typed_config");
+    let dns: DnsCluster = value::unpack(&place, &custom.typed_config.clone().unwrap_or_default())?;
+    fields!(place, &dns => DnsCluster {
+        honoured: dns_lookup_family, all_addresses_in_single_endpoint;
+        ignored: dns_refresh_rate, dns_failure_refresh_rate, respect_dns_ttl, dns_jitter, dns_min_refresh_rate;
+        refused: typed_dns_resolver_config;
+    });
+    // The families are those of the common type, which begin with one for "not said".
+    use envoy_types::pb::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily as Family;
+    if *dns_lookup_family == Family::V6Only as i32 {
+        return Err(place.field("dns_lookup_family").unsupported("V6_ONLY"));
+    }
+    Ok(match *all_addresses_in_single_endpoint {
+        true => DiscoveryType::LogicalDns,
+        false => DiscoveryType::StrictDns,
+    })
+}
+
 fn decode_discovery(
     place: &Place<'_>,
     kind: i32,
@@ -162,6 +220,8 @@ pub(crate) fn encode(cluster: &Cluster) -> proto::Cluster {
         Discovery::LogicalDns(assignment) => (DiscoveryType::LogicalDns, Some(assignment)),
         Discovery::Eds(_) => (DiscoveryType::Eds, None),
         Discovery::OriginalDestination => (DiscoveryType::OriginalDst, None),
+        // Said in another way.
+        Discovery::Aggregate(_) => (DiscoveryType::Static, None),
     };
     let eds_cluster_config = match &cluster.discovery {
         Discovery::Eds(service_name) => {
@@ -172,7 +232,7 @@ pub(crate) fn encode(cluster: &Cluster) -> proto::Cluster {
     let (lb_policy, lb_config) = balance::encode(&cluster.discovery, cluster.load_balancing, &cluster.spread);
     proto::Cluster {
         name: cluster.name.clone(),
-        cluster_discovery_type: Some(ClusterDiscoveryType::Type(kind as i32)),
+        cluster_discovery_type: Some(encode_discovery(&cluster.discovery, kind)),
         eds_cluster_config,
         load_assignment: assignment.map(endpoint::encode),
         connect_timeout: Some(encode_duration(cluster.connect_timeout)),

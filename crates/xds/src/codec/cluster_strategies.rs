@@ -81,6 +81,8 @@ pub(super) fn downstream() -> Of<DownstreamTls> {
     let one = |source| vec![source];
     (source(pair()).prop_map(one), option::of(validation()), any::<bool>(), vec(name(), 0..3), versions())
         .prop_map(|(certificates, validation, require, alpn, versions)| DownstreamTls {
+            // Any flag will do.
+            tickets: alpn.len() != 1,
             certificates,
             require_client_certificate: require && validation.is_some(),
             validation,
@@ -116,6 +118,7 @@ pub(super) fn cluster() -> Of<Cluster> {
         assignment(true).prop_map(Discovery::StrictDns),
         one_endpoint.prop_map(Discovery::LogicalDns),
         Just(Discovery::OriginalDestination),
+        vec(name(), 1..3).prop_map(Discovery::Aggregate),
     ];
     let http = select(vec![
         UpstreamHttp::Http1,
@@ -138,11 +141,15 @@ pub(super) fn cluster() -> Of<Cluster> {
             )| Cluster {
                 name,
                 load_balancing: match discovery {
-                    Discovery::OriginalDestination => LoadBalancing::default(),
+                    Discovery::OriginalDestination | Discovery::Aggregate(_) => LoadBalancing::default(),
                     _ => policy,
                 },
                 spread: match discovery {
-                    Discovery::OriginalDestination => Spread::default(),
+                    Discovery::Aggregate(_) => Spread::default(),
+                    Discovery::OriginalDestination => {
+                        let destination_header = Some("x-to".parse().unwrap());
+                        Spread { destination_header, ..Spread::default() }
+                    }
                     Discovery::StrictDns(_) => spread,
                     // Envoy wants names of endpoints that have one each.
                     _ => Spread { hash_host_names: false, ..spread },

@@ -83,6 +83,7 @@ pub(super) fn balance() -> Of<(LoadBalancing, Spread)> {
                 weighted_localities: weighted,
                 slow_start: slow_start.filter(|_| is_least || policy == LoadBalancing::RoundRobin),
                 subsets,
+                destination_header: None,
                 hash_host_names: names,
             };
             (policy, spread)
