@@ -71,6 +71,7 @@ impl ServedCa {
         let now = SystemTime::now();
         let pair = mesh.authority.control_plane_certificate(&id("istiod"), &[CA_NAME], HOUR, now).unwrap();
         let tls = DownstreamTls {
+            tickets: true,
             certificates: vec![SecretSource::Inline(pair)],
             require_client_certificate: false,
             ..mesh.server("istiod")

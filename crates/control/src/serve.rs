@@ -214,6 +214,7 @@ impl OwnCertificate {
         let not_after = facts(leaf).map_err(|e| e.to_string())?.not_after;
         let trust = SecretSource::Inline(self.authority.roots_pem().as_bytes().to_vec());
         let tls = DownstreamTls {
+            tickets: true,
             certificates: vec![SecretSource::Inline(pair)],
             validation: Some(PeerValidation { trust, subject_alt_names: Vec::new() }),
             require_client_certificate: false,

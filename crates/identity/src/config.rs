@@ -54,9 +54,11 @@ pub fn server_config(
         .with_cert_resolver(Arc::new(choice));
     config.alpn_protocols = alpn(&tls.alpn);
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 1;
-    let tickets = TicketRotator::new(TICKET_KEY_LIFETIME_S, ticket_key).map_err(TlsConfigError::Rustls)?;
-    config.ticketer = Arc::new(tickets);
+    config.send_tls13_tickets = usize::from(tls.tickets);
+    if tls.tickets {
+        let tickets = TicketRotator::new(TICKET_KEY_LIFETIME_S, ticket_key).map_err(TlsConfigError::Rustls)?;
+        config.ticketer = Arc::new(tickets);
+    }
     Ok(Arc::new(config))
 }
 

@@ -150,6 +150,8 @@ pub struct HttpConnectionManager {
     pub request_timeout: Option<Duration>,
     /// Time for a request's head; `None` leaves it to the proxy.
     pub request_headers_timeout: Option<Duration>,
+    /// What becomes of header names with an underscore, which some applications take for a dash.
+    pub underscores: Underscores,
     /// Filters before the router.
     pub filters: HttpFilters,
     /// A `Server` header is put into answers; `None` leaves the upstream's.
@@ -182,6 +184,7 @@ impl HttpConnectionManager {
             max_requests_per_connection: None,
             request_timeout: None,
             request_headers_timeout: None,
+            underscores: Underscores::Keep,
             filters: HttpFilters::default(),
             server_name: Some("envoy".to_owned()),
             keep_request_id: false,
@@ -190,6 +193,18 @@ impl HttpConnectionManager {
             access_logs: Vec::new(),
         }
     }
+}
+
+/// What becomes of a request with such a header name (`headers_with_underscores_action`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Underscores {
+    /// It is as good as any.
+    #[default]
+    Keep,
+    /// The request is refused.
+    Reject,
+    /// The header is dropped.
+    Drop,
 }
 
 /// The HTTP version spoken with clients (`CodecType`).

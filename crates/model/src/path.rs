@@ -16,7 +16,7 @@ pub struct PathNormalization {
     pub escaped_slashes: EscapedSlashes,
 }
 
-/// Envoy's `PathWithEscapedSlashesAction`, where a redirect is not supported and refused as configuration.
+/// Envoy's `PathWithEscapedSlashesAction`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EscapedSlashes {
     /// Left as they are.
@@ -26,6 +26,8 @@ pub enum EscapedSlashes {
     Reject,
     /// Decoded, and the path is forwarded decoded.
     Unescape,
+    /// Decoded, and the client is sent there.
+    Redirect,
 }
 
 impl Default for PathNormalization {
@@ -106,6 +108,16 @@ impl PathNormalization {
         Ok(if text == path { Cow::Borrowed(path) } else { Cow::Owned(text) })
     }
 
+    /// Whether a client that asks for `path` is sent to its canonical form.
+    pub fn redirects(&self, path: &str) -> bool {
+        let is_slash = |digits: &[u8]| matches!(hex_pair(digits), Some(b'/' | b'\\'));
+        self.escaped_slashes == EscapedSlashes::Redirect
+            && path
+                .as_bytes()
+                .windows(3)
+                .any(|three| matches!(three, [b'%', digits @ ..] if is_slash(digits)))
+    }
+
     fn decoded(&self, bytes: &[u8]) -> Result<Vec<u8>, PathError> {
         let mut out = Vec::with_capacity(bytes.len());
         let mut rest = bytes;
@@ -121,7 +133,7 @@ impl PathNormalization {
                         b'/' | b'\\' => match self.escaped_slashes {
                             EscapedSlashes::Keep => out.extend([&b"%"[..], digits].concat()),
                             EscapedSlashes::Reject => return Err(PathError::EscapedSlash),
-                            EscapedSlashes::Unescape => out.push(b'/'),
+                            EscapedSlashes::Unescape | EscapedSlashes::Redirect => out.push(b'/'),
                         },
                         // Unreserved characters mean the same either way; everything else keeps its escape.
                         v if self.normalize && is_unreserved(v) => out.push(v),

@@ -120,6 +120,8 @@ pub struct DownstreamTls {
     pub alpn: Vec<String>,
     /// TLS versions offered.
     pub versions: TlsVersions,
+    /// A client may take up an earlier session with a ticket.
+    pub tickets: bool,
 }
 
 /// TLS towards a cluster's endpoints (`UpstreamTlsContext`).

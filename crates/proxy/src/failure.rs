@@ -13,6 +13,8 @@ pub enum Failure {
     Denied,
     /// Its path is refused (`model::path`).
     BadPath,
+    /// A header name has an underscore where that is refused.
+    Underscore,
     /// A protocol upgrade that nothing allows.
     UpgradeNotAllowed,
     /// Its headers are larger than allowed.
@@ -81,6 +83,7 @@ impl Failure {
             Self::BadRequest => (StatusCode::BAD_REQUEST, "http1.codec_error", "DPE", 13),
             Self::Denied => (StatusCode::FORBIDDEN, "rbac_access_denied", "-", 7),
             Self::BadPath => (StatusCode::BAD_REQUEST, "path_normalization_failed", "-", 13),
+            Self::Underscore => (StatusCode::BAD_REQUEST, "unexpected_underscore", "DPE", 13),
             Self::UpgradeNotAllowed => (StatusCode::FORBIDDEN, "upgrade_failed", "-", 7),
             Self::HeadersTooLarge => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request_headers_too_large", "DPE", 13)
@@ -143,6 +146,7 @@ impl Failure {
             Self::BadRequest => "the request is not proper HTTP",
             Self::Denied => "access denied",
             Self::BadPath => "the path is refused",
+            Self::Underscore => "a header name has an underscore",
             Self::UpgradeNotAllowed => "the protocol switch is not allowed",
             Self::HeadersTooLarge => "the request's headers are too large",
             Self::RoutesMissing => "no routes have been delivered for this listener",

@@ -325,6 +325,7 @@ fn http2_is_known_by_its_preface_and_by_alpn() {
         let mut secure = chain("secure", http("secret"));
         secure.condition.server_names = vec!["a.example".into()];
         secure.tls = Some(DownstreamTls {
+            tickets: true,
             certificates: vec![SecretSource::Inline(CertificatePair {
                 chain_pem: certificate.pem().into_bytes(),
                 key_pem: key.serialize_pem().into_bytes(),

@@ -52,6 +52,7 @@ impl Mesh {
 
     pub fn server(&self, account: &str) -> DownstreamTls {
         DownstreamTls {
+            tickets: true,
             certificates: vec![SecretSource::Inline(self.pair(account))],
             validation: Some(self.validation(None)),
             require_client_certificate: true,

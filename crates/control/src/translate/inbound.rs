@@ -196,6 +196,7 @@ impl InboundPort<'_> {
         network: Network,
     ) -> FilterChain {
         let tls = alpn.map(|alpn| DownstreamTls {
+            tickets: true,
             certificates: vec![SecretSource::Sds(WORKLOAD_CERTIFICATE.to_owned())],
             validation: Some(PeerValidation {
                 trust: SecretSource::Sds(WORKLOAD_TRUST_BUNDLE.to_owned()),

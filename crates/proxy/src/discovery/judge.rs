@@ -134,6 +134,7 @@ pub(super) fn check_secret(secret: &Secret) -> Result<(), String> {
 
 fn check_pair(pair: &CertificatePair) -> Result<(), String> {
     check_server_tls(&DownstreamTls {
+        tickets: true,
         certificates: vec![SecretSource::Inline(pair.clone())],
         validation: None,
         require_client_certificate: false,

@@ -4,6 +4,7 @@ use super::place::{Decoded, Place, fields};
 use super::upstream::{check_http1, check_http2, decode_limits};
 use super::value::{self, decode_limit, encode_flag, encode_limit, flag, flag_or, type_name, unpack};
 use super::{access_log, authorization, filter, route, wire_order};
+use core_proto::http_protocol_options::HeadersWithUnderscoresAction as UnderscoresAction;
 use envoy_types::pb::envoy::config::core::v3 as core_proto;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
@@ -11,7 +12,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::Any;
 use model::filter::{HttpFilters, Placed};
-use model::listener::{Codec, HttpConnectionManager, RouteSource, Tracing};
+use model::listener::{Codec, HttpConnectionManager, RouteSource, Tracing, Underscores};
 use model::path::{EscapedSlashes, PathNormalization};
 use model::route::Upgrade;
 use prost::{Message, Name};
@@ -89,6 +90,7 @@ pub(crate) fn decode(
         max_stream_duration: limits.max_stream_duration,
         max_connection_duration: limits.max_connection_duration,
         max_requests_per_connection: limits.max_requests_per_connection,
+        underscores: limits.underscores,
         request_timeout: decode_limit(&place.field("request_timeout"), request_timeout, None)?,
         request_headers_timeout: decode_limit(
             &place.field("request_headers_timeout"),
@@ -124,9 +126,7 @@ fn decode_slashes(place: &Place<'_>, action: i32) -> Decoded<EscapedSlashes> {
         Ok(Slashes::ImplementationSpecificDefault | Slashes::KeepUnchanged) => Ok(EscapedSlashes::Keep),
         Ok(Slashes::RejectRequest) => Ok(EscapedSlashes::Reject),
         Ok(Slashes::UnescapeAndForward) => Ok(EscapedSlashes::Unescape),
-        Ok(Slashes::UnescapeAndRedirect) => {
-            Err(place.field("path_with_escaped_slashes_action").unsupported("UNESCAPE_AND_REDIRECT"))
-        }
+        Ok(Slashes::UnescapeAndRedirect) => Ok(EscapedSlashes::Redirect),
         Err(_) => {
             Err(place.field("path_with_escaped_slashes_action").unsupported(format_args!("action {action}")))
         }
@@ -355,6 +355,7 @@ pub(crate) fn encode(http: &HttpConnectionManager) -> proto::HttpConnectionManag
             EscapedSlashes::Keep => Slashes::KeepUnchanged,
             EscapedSlashes::Reject => Slashes::RejectRequest,
             EscapedSlashes::Unescape => Slashes::UnescapeAndForward,
+            EscapedSlashes::Redirect => Slashes::UnescapeAndRedirect,
         } as i32,
         use_remote_address: encode_flag(http.edge),
         xff_num_trusted_hops: http.trusted_hops,
@@ -364,6 +365,11 @@ pub(crate) fn encode(http: &HttpConnectionManager) -> proto::HttpConnectionManag
         request_headers_timeout: http.request_headers_timeout.map(value::encode_duration),
         common_http_protocol_options: Some(core_proto::HttpProtocolOptions {
             idle_timeout: encode_limit(http.idle_timeout),
+            headers_with_underscores_action: match http.underscores {
+                Underscores::Keep => UnderscoresAction::Allow,
+                Underscores::Reject => UnderscoresAction::RejectRequest,
+                Underscores::Drop => UnderscoresAction::DropHeader,
+            } as i32,
             max_connection_duration: http.max_connection_duration.map(value::encode_duration),
             max_stream_duration: http.max_stream_duration.map(value::encode_duration),
             max_requests_per_connection: http.max_requests_per_connection.and_then(value::encode_number),

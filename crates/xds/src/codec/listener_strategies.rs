@@ -73,7 +73,12 @@ fn tcp() -> Of<Network> {
 
 fn http() -> Of<HttpConnectionManager> {
     let source = prop_oneof![routes().prop_map(RouteSource::Inline), name().prop_map(RouteSource::Rds)];
-    let slashes = select(vec![EscapedSlashes::Keep, EscapedSlashes::Reject, EscapedSlashes::Unescape]);
+    let slashes = select(vec![
+        EscapedSlashes::Keep,
+        EscapedSlashes::Reject,
+        EscapedSlashes::Unescape,
+        EscapedSlashes::Redirect,
+    ]);
     let path = (any::<(bool, bool)>(), slashes).prop_map(|((normalize, merge_slashes), escaped_slashes)| {
         PathNormalization { normalize, merge_slashes, escaped_slashes }
     });
@@ -85,10 +90,16 @@ fn http() -> Of<HttpConnectionManager> {
         (option::of(duration()), option::of(duration()), option::of(name())),
         (option::of(tracing), vec(log(), 0..2), select(vec![Codec::Auto, Codec::Http1, Codec::Http2])),
         (option::of(duration()), option::of(duration()), option::of(1u32..9)),
-        (option::of(duration()), option::of(duration()), filters()),
+        (
+            option::of(duration()),
+            option::of(duration()),
+            filters(),
+            select(vec![Underscores::Keep, Underscores::Reject, Underscores::Drop]),
+        ),
     )
         .prop_map(|((stat_prefix, source, path, flags, trusted_hops, upgrades), times, more, ends, last)| {
             HttpConnectionManager {
+                underscores: last.3,
                 max_stream_duration: ends.0,
                 max_connection_duration: ends.1,
                 max_requests_per_connection: ends.2,

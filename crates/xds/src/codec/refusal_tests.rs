@@ -154,8 +154,8 @@ fn what_http_cannot_do_is_refused_by_field() {
             ".server_header_transformation: ",
         ),
         (
-            http::HttpConnectionManager { path_with_escaped_slashes_action: 3, ..m() },
-            ".path_with_escaped_slashes_action: UNESCAPE_AND_REDIRECT is not",
+            http::HttpConnectionManager { path_with_escaped_slashes_action: 9, ..m() },
+            ".path_with_escaped_slashes_action: action 9",
         ),
         (
             http::HttpConnectionManager { generate_request_id: Some(BoolValue { value: false }), ..m() },

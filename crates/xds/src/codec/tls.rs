@@ -24,12 +24,22 @@ pub(crate) fn decode_downstream(
 ) -> Decoded<DownstreamTls> {
     use proto::downstream_tls_context::OcspStaplePolicy;
     fields!(place, context => proto::DownstreamTlsContext {
-        honoured: common_tls_context, require_client_certificate, ocsp_staple_policy, require_sni;
+        honoured: common_tls_context, require_client_certificate, ocsp_staple_policy, require_sni,
+            session_ticket_keys_type;
         // How sessions are resumed, and which of the ciphers both sides take is preferred, is the TLS library's.
         ignored: disable_stateful_session_resumption, session_timeout, full_scan_certs_on_sni_mismatch,
             prefer_client_ciphers;
-        refused: session_ticket_keys_type;
+        refused: ;
     });
+    use proto::downstream_tls_context::SessionTicketKeysType as Tickets;
+    let tickets = match session_ticket_keys_type {
+        None => true,
+        Some(Tickets::DisableStatelessSessionResumption(disable)) => !disable,
+        keys => {
+            place.refuse("session_ticket_keys", keys)?;
+            true
+        }
+    };
     place.refuse("require_sni", &flag(require_sni))?;
     // No response is ever stapled, which is right unless one must be.
     if *ocsp_staple_policy == OcspStaplePolicy::MustStaple as i32 {
@@ -51,12 +61,16 @@ pub(crate) fn decode_downstream(
         require_client_certificate,
         alpn: common.alpn,
         versions: common.versions,
+        tickets,
     })
 }
 
 pub(crate) fn encode_downstream(tls: &DownstreamTls) -> proto::DownstreamTlsContext {
     let common = encode_common(&tls.certificates, &tls.validation, &tls.alpn, tls.versions);
     proto::DownstreamTlsContext {
+        session_ticket_keys_type: (!tls.tickets).then_some(
+            proto::downstream_tls_context::SessionTicketKeysType::DisableStatelessSessionResumption(true),
+        ),
         common_tls_context: Some(common),
         require_client_certificate: encode_flag(tls.require_client_certificate),
         ..Default::default()

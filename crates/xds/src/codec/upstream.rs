@@ -12,6 +12,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::{
 };
 use envoy_types::pb::google::protobuf::Any;
 use model::cluster::UpstreamHttp;
+use model::listener::Underscores;
 use options::explicit_http_config::ProtocolConfig;
 use options::{ExplicitHttpConfig, UpstreamProtocolOptions};
 use std::collections::HashMap;
@@ -150,6 +151,7 @@ fn decode_common(
     let limits = decode_limits(place, common)?;
     value::refuse_limit(place, "max_connection_duration", &common.max_connection_duration)?;
     value::refuse_limit(place, "max_stream_duration", &common.max_stream_duration)?;
+    place.refuse("headers_with_underscores_action", &common.headers_with_underscores_action)?;
     let max_requests = limits.max_requests_per_connection;
     Ok(Spoken { http, idle_timeout: limits.idle_timeout, max_requests })
 }
@@ -160,6 +162,7 @@ pub(crate) struct ConnectionLimits {
     pub(crate) max_connection_duration: Option<Duration>,
     pub(crate) max_stream_duration: Option<Duration>,
     pub(crate) max_requests_per_connection: Option<u32>,
+    pub(crate) underscores: Underscores,
 }
 
 pub(crate) fn decode_limits(
@@ -167,17 +170,28 @@ pub(crate) fn decode_limits(
     common: &core_proto::HttpProtocolOptions,
 ) -> Decoded<ConnectionLimits> {
     fields!(place, common => core_proto::HttpProtocolOptions {
-        honoured: idle_timeout, max_connection_duration, max_stream_duration, max_requests_per_connection;
+        honoured: idle_timeout, max_connection_duration, max_stream_duration, max_requests_per_connection,
+            headers_with_underscores_action;
         // Heads are bounded by limits of our own.
         ignored: max_headers_count, max_response_headers_kb, max_connection_duration_jitter;
-        refused: headers_with_underscores_action;
+        refused: ;
     });
+    use core_proto::http_protocol_options::HeadersWithUnderscoresAction as Action;
     let limit = |name: &str, duration, default| decode_limit(&place.field(name), duration, default);
     Ok(ConnectionLimits {
         idle_timeout: limit("idle_timeout", idle_timeout, Some(IDLE_TIMEOUT))?,
         max_connection_duration: limit("max_connection_duration", max_connection_duration, None)?,
         max_stream_duration: limit("max_stream_duration", max_stream_duration, None)?,
         max_requests_per_connection: max_requests_per_connection.map(|max| max.value).filter(|max| *max != 0),
+        underscores: match Action::try_from(*headers_with_underscores_action) {
+            Ok(Action::Allow) => Underscores::Keep,
+            Ok(Action::RejectRequest) => Underscores::Reject,
+            Ok(Action::DropHeader) => Underscores::Drop,
+            Err(_) => {
+                let place = place.field("headers_with_underscores_action");
+                return Err(place.unsupported(format_args!("action {headers_with_underscores_action}")));
+            }
+        },
     })
 }
 
