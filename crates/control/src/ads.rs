@@ -8,6 +8,7 @@ use crate::secrets::SecretIssuer;
 use crate::status::Proxies;
 use dialect::Dialect;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::SERVICE_NAME;
+use incoming::Requests;
 use outgoing::Responses;
 use proof::Proof;
 use session::Session;
@@ -20,18 +21,16 @@ use tokio::sync::{mpsc, watch};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
-use tonic::{Request, Status, Streaming};
-use tonic_prost::ProstDecoder;
+use tonic::{Request, Status};
 use xds::server::DeltaStream;
 use xds::sotw::SotwStream;
 
 mod session;
 mod dialect;
+mod incoming;
 mod outgoing;
 mod proof;
 
-/// Largest request read, in bytes.
-const MAX_REQUEST_BYTES: usize = 4 << 20;
 /// Responses that wait for a client to read them; a client that reads none costs no more.
 const QUEUE: usize = 4;
 /// The two methods.
@@ -91,10 +90,7 @@ impl DiscoveryService {
     #[allow(clippy::result_large_err)]
     fn open<D: Dialect>(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         let hub = self.0.clone();
-        let requests = |body| {
-            Streaming::new_request(ProstDecoder::<D::Request>::default(), body, None, Some(MAX_REQUEST_BYTES))
-        };
-        let request = Request::from_http(request.map(requests));
+        let request = Request::from_http(request.map(Requests::<D::Request>::new));
         let proof = Proof::of(request.extensions(), request.metadata(), &hub.tokens, SystemTime::now());
         let peer = request.remote_addr();
         // What a mesh looks like is nobody's business who cannot say who they are; processes of this machine are trusted.
@@ -104,8 +100,8 @@ impl DiscoveryService {
         }
         let (responses, outgoing) = mpsc::channel(QUEUE);
         let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-        tokio::spawn(Session::<D>::serve(hub, proof, peer, is_local, request.into_inner(), responses));
-        let mut response = http::Response::new(Body::new(Responses::new(outgoing)));
+        let session = Session::<D>::serve(hub, proof, peer, is_local, request.into_inner(), responses);
+        let mut response = http::Response::new(Body::new(Responses::new(session, outgoing)));
         let grpc = http::HeaderValue::from_static("application/grpc");
         response.headers_mut().insert(http::header::CONTENT_TYPE, grpc);
         Ok(response)

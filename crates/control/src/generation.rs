@@ -2,7 +2,7 @@
 //! Nothing in here ever changes; a change is a new generation, which takes over what was encoded before and is still so.
 
 use crate::node::{ProxyKind, ProxyNode};
-use crate::translate::{Common, CommonKey, Mesh, Own, Portion, Tables};
+use crate::translate::{Common, CommonKey, Mesh, Own, Portion, Slot, Tables};
 use aws_lc_rs::digest;
 use model::cluster::Cluster;
 use model::endpoint::Assignment;
@@ -37,8 +37,8 @@ struct Made {
     encoded: HashMap<(usize, bool), (Kept, VersionedResource)>,
     /// Clusters and endpoints that many proxies have in common, as they were encoded last.
     common: HashMap<CommonKey, CommonLayers>,
-    /// Tables by their address, and in which dialect, kept as well.
-    routes: HashMap<(usize, bool), (Tables, Arc<Layer>)>,
+    /// Tables by the address of their place, which is kept as well.
+    routes: HashMap<usize, (Arc<Slot>, Arc<Layer>)>,
     /// Number of resources at which those are dropped that nobody uses any more.
     sweep_at: usize,
 }
@@ -181,16 +181,17 @@ impl Made {
         }
     }
 
-    /// The layer of these tables.
-    fn routes(&mut self, routes: &Tables, is_grpc: bool) -> Arc<Layer> {
-        let key = (Arc::as_ptr(routes).addr(), is_grpc);
-        if let Some((_, layer)) = self.routes.get(&key) {
-            return layer.clone();
-        }
-        let mut layer = Arc::default();
-        self.patch(&mut layer, &[], routes, Kept::Routes, is_grpc);
-        self.routes.insert(key, (routes.clone(), layer.clone()));
-        layer
+    /// The layer of the tables that belong to this place.
+    fn routes(&mut self, slot: &Arc<Slot>, tables: impl FnOnce() -> Tables) -> Arc<Layer> {
+        let place = self.routes.entry(Arc::as_ptr(slot).addr());
+        let (_, layer) = place.or_insert_with(|| {
+            let mut layer = Layer::default();
+            for table in tables().iter() {
+                layer.insert(table.name.as_str().into(), Kept::Routes(table.clone()).encoded(false));
+            }
+            (slot.clone(), Arc::new(layer))
+        });
+        layer.clone()
     }
 
     /// The layers of what a proxy alone has, taken from `before` where they are the same.
@@ -211,7 +212,7 @@ impl Made {
         if self.routes.len() + self.common.len() + self.encoded.len() < self.sweep_at {
             return;
         }
-        self.routes.retain(|_, (tables, _)| Arc::strong_count(tables) > 1);
+        self.routes.retain(|_, (slot, _)| Arc::strong_count(slot) > 1);
         self.common.retain(|_, layers| Arc::strong_count(&layers.common) > 1);
         self.encoded.retain(|_, (kept, _)| kept.is_used_elsewhere());
         self.sweep_at = MIN_SWEEP.max(2 * (self.routes.len() + self.common.len() + self.encoded.len()));
@@ -224,6 +225,7 @@ pub(crate) struct View {
     pub(crate) set: Arc<ResourceSet>,
     own: Arc<OwnLayers>,
     portion: Portion,
+    mesh: Arc<Mesh>,
 }
 
 impl Generation {
@@ -254,7 +256,7 @@ impl Generation {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.sweep();
         let common = made.common(&portion.common, is_grpc);
-        let routes = made.routes(&portion.routes, is_grpc);
+        let routes = made.routes(&portion.routes, || self.mesh.routes(node));
         let known = before.filter(|view| Arc::ptr_eq(&view.portion.own, &portion.own));
         let own = match known {
             Some(view) => view.own.clone(),
@@ -268,7 +270,7 @@ impl Generation {
         set.add(type_url::LISTENER, own.listeners.clone());
         set.add(type_url::ROUTE, routes);
         set.add(type_url::SECRET, self.trust_bundle.clone());
-        Arc::new(View { set: Arc::new(set), own, portion })
+        Arc::new(View { set: Arc::new(set), own, portion, mesh: self.mesh.clone() })
     }
 }
 
@@ -281,12 +283,21 @@ pub(crate) fn version_of(body: &[u8]) -> String {
 impl View {
     /// What the user wrote that a resource came from. For a table of routes, the route that `hint`, a proxy's message,
     /// mentions, or else the first.
-    pub(crate) fn provenance(&self, kind: &str, name: &str, hint: &str) -> Option<Provenance> {
+    pub(crate) fn provenance(
+        &self,
+        node: &ProxyNode,
+        kind: &str,
+        name: &str,
+        hint: &str,
+    ) -> Option<Provenance> {
         match kind {
             type_url::LISTENER => self.listener(name)?.provenance.clone(),
             // Endpoints are blamed on what asked for them.
             type_url::CLUSTER | type_url::ENDPOINT => self.cluster(name)?.provenance.clone(),
-            type_url::ROUTE => route_provenance(self.routes(name)?, hint),
+            type_url::ROUTE => {
+                let tables = self.mesh.routes(node);
+                route_provenance(tables.iter().find(|table| table.name == name)?, hint)
+            }
             _ => None,
         }
     }
@@ -298,10 +309,6 @@ impl View {
     fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
         let common = self.portion.common.sets.iter().flat_map(|(_, set)| &set.clusters);
         common.chain(&self.portion.own.clusters).find(|c| c.name == name)
-    }
-
-    fn routes(&self, name: &str) -> Option<&Arc<RouteConfiguration>> {
-        self.portion.routes.iter().find(|r| r.name == name)
     }
 }
 

@@ -16,10 +16,14 @@ mod gateways;
 
 mod gateway_tls;
 
+mod tuning;
+
 mod clusters;
 mod connection;
 
+mod balancing;
 mod localities;
+mod pools;
 
 mod policy;
 mod rules;
@@ -59,6 +63,7 @@ use self::outbound::TableMaker;
 use self::policy::{Chosen, Client, Policies};
 use self::registry::{Before, Registry};
 use self::rules::Rules;
+use self::tuning::Tuner;
 use self::workload::{Group, Workloads};
 use crate::node::{ProxyKind, ProxyNode};
 use crate::world::World;
@@ -70,7 +75,7 @@ use model::listener::Listener;
 use model::route::RouteConfiguration;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// What runs, ready to be asked for by proxies. Resources that do not depend on who asks are the same `Arc` for all, and
 /// those that did not change are the same as in the mesh before.
@@ -123,7 +128,7 @@ struct Made {
     common_before: HashMap<CommonKey, Arc<Common>>,
     /// By service, the rules that count, and whether it is for a gRPC library.
     clusters: HashMap<(usize, Chosen, bool), Arc<ClusterSet>>,
-    tables: HashMap<TableKey, Tables>,
+    tables: HashMap<TableKey, Arc<Slot>>,
     grpc_listeners: HashMap<(String, usize), Vec<Arc<Listener>>>,
 }
 
@@ -148,6 +153,22 @@ pub(crate) struct Common {
     pub(crate) sets: Vec<(usize, Arc<ClusterSet>)>,
 }
 
+/// The place of tables that some proxies have in common. Tables are large, and as a rule only their encoded form is
+/// kept; here they are while somebody else has them.
+#[derive(Debug, Default)]
+pub(crate) struct Slot(Mutex<Weak<Vec<Arc<RouteConfiguration>>>>);
+
+impl Slot {
+    fn tables(&self, make: impl FnOnce() -> Vec<RouteConfiguration>) -> Tables {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.upgrade().unwrap_or_else(|| {
+            let tables = Arc::new(make().into_iter().map(Arc::new).collect());
+            *kept = Arc::downgrade(&tables);
+            tables
+        })
+    }
+}
+
 /// The tables that some proxies have in common.
 pub(crate) type Tables = Arc<Vec<Arc<RouteConfiguration>>>;
 
@@ -168,8 +189,8 @@ struct TableKey {
 pub(crate) struct Portion {
     /// Clusters of services and their endpoints.
     pub(crate) common: Arc<Common>,
-    /// Route configurations, which listeners name.
-    pub(crate) routes: Tables,
+    /// Stands for the route configurations that listeners name; [`Mesh::routes`] has them.
+    pub(crate) routes: Arc<Slot>,
     /// What nobody else has.
     pub(crate) own: Arc<Own>,
 }
@@ -224,7 +245,7 @@ pub fn translate_after(world: &World, before: Option<&Mesh>) -> (Mesh, Vec<Diagn
     let rest = Arc::new(Frame::of(world, objects, &registry, &mut found));
     let mut mesh = Mesh { rest, registry, workloads, found: Arc::default(), made: Mutex::default() };
     unsupported::settings(world, &mut found);
-    unsupported::settings(world, &mut found);
+    unsupported::fields(world, &mut found);
     mesh.gateways.conflicts(&mut found);
     gateways::unreachable(&mesh, &mut found);
     gateways::homeless(&mesh, world, &mut found);
@@ -243,9 +264,6 @@ impl Frame {
     ) -> Self {
         let defaults = defaults(world, found);
         let rules = Rules::of(world, registry, &defaults, found);
-        for (object, rule) in world.destination_rules() {
-            unsupported::destination_rule(object, rule, found);
-        }
         let proxies = world.local_mesh().map(|mesh| mesh.gateways.as_slice()).unwrap_or_default();
         let settings = world.settings();
         let credentials = Credentials::of(world, found);
@@ -268,6 +286,7 @@ impl Frame {
                 trust_domain: world.trust_domain().to_owned(),
                 auto_mtls: settings.enable_auto_mtls.unwrap_or(true),
                 connect_timeout: settings.connect_timeout.filter(|timeout| !timeout.is_zero()),
+                keepalive: settings.tcp_keepalive.clone(),
                 locality: settings.locality_lb_setting.clone(),
             },
             gateway_proxies: proxies.iter().map(|proxy| (proxy.name.clone(), proxy.clone())).collect(),
@@ -298,23 +317,31 @@ impl Mesh {
 
     /// What `node` is sent.
     pub fn resources_for(&self, node: &ProxyNode) -> ProxyResources {
-        self.portion(node, None).resources()
+        self.portion(node, None).resources(&self.routes(node))
     }
 
     /// What `node` is sent, in parts. `before` is what it was sent by the mesh before.
     pub(crate) fn portion(&self, node: &ProxyNode, before: Option<&Portion>) -> Portion {
         let locality = self.locality_of(node);
-        let client =
-            Client { namespace: &node.namespace, labels: self.labels_of(node), locality: &locality };
+        let client = Client { namespace: &node.namespace, labels: self.labels_of(node), locality: &locality };
         let common = self.common(client, node.kind == ProxyKind::Grpc);
-        let (routes, own) = match node.kind {
-            ProxyKind::Sidecar => {
-                (self.outbound_routes(client), self.sidecar(node, client, before.map(|b| &b.own)))
-            }
-            ProxyKind::Router => self.gateway(node, client),
-            ProxyKind::Grpc => (self.grpc_routes(client), Arc::new(self.grpc(client))),
+        let own = match node.kind {
+            ProxyKind::Sidecar => self.sidecar(node, client, before.map(|b| &b.own)),
+            ProxyKind::Router => Arc::new(self.gateway(node, client)),
+            ProxyKind::Grpc => Arc::new(self.grpc(client)),
         };
-        Portion { common, routes, own }
+        Portion { common, routes: self.slot(node.kind, client), own }
+    }
+
+    /// The route configurations of `node`.
+    pub(crate) fn routes(&self, node: &ProxyNode) -> Tables {
+        let locality = self.locality_of(node);
+        let client = Client { namespace: &node.namespace, labels: self.labels_of(node), locality: &locality };
+        self.slot(node.kind, client).tables(|| match node.kind {
+            ProxyKind::Sidecar => self.outbound_routes(client),
+            ProxyKind::Router => self.edge(client).tables(),
+            ProxyKind::Grpc => self.grpc_routes(client),
+        })
     }
 
     /// The labels a proxy says it has, else those that are known of it.
@@ -434,34 +461,34 @@ impl Mesh {
         })
     }
 
-    fn outbound_routes(&self, client: Client<'_>) -> Tables {
-        let key = self.table_key(ProxyKind::Sidecar, client, Vec::new());
+    fn outbound_routes(&self, client: Client<'_>) -> Vec<RouteConfiguration> {
+        let tuner = Tuner { registry: &self.registry, policies: &self.policies, client };
         let maker = TableMaker {
             registry: &self.registry,
             rules: &self.rules,
             defaults: &self.defaults,
             client,
+            tuner,
         };
-        self.tables(key, || vec![maker.table()])
+        vec![maker.table()]
     }
 
-    fn gateway(&self, node: &ProxyNode, client: Client<'_>) -> (Tables, Arc<Own>) {
-        let chosen = self.gateways.selecting(client.labels);
-        let servers = self.gateways.servers(&chosen);
-        let maker = EdgeMaker { mesh: self, namespace: client.namespace, labels: client.labels, servers };
+    fn edge<'m>(&'m self, client: Client<'m>) -> EdgeMaker<'m> {
+        let servers = self.gateways.servers(&self.gateways.selecting(client.labels));
+        EdgeMaker { mesh: self, namespace: client.namespace, labels: client.labels, servers }
+    }
+
+    fn gateway(&self, node: &ProxyNode, client: Client<'_>) -> Own {
         let known = self.gateway_proxies.get(&node.name).map(|proxy| &proxy.ports);
         let ports = known.filter(|_| node.ports.is_empty()).unwrap_or(&node.ports);
-        let listeners = maker.listeners(node, ports).into_iter().map(Arc::new).collect();
-        let key = self.table_key(ProxyKind::Router, client, chosen);
-        let routes = self.tables(key, || maker.tables());
-        (routes, Arc::new(Own { listeners, clusters: Vec::new(), basis: None }))
+        let listeners = self.edge(client).listeners(node, ports).into_iter().map(Arc::new).collect();
+        Own { listeners, clusters: Vec::new(), basis: None }
     }
 
-    fn grpc_routes(&self, client: Client<'_>) -> Tables {
-        let key = self.table_key(ProxyKind::Grpc, client, Vec::new());
+    fn grpc_routes(&self, client: Client<'_>) -> Vec<RouteConfiguration> {
         let seen = self.registry.services().filter(|(_, s)| s.visibility.includes(client.namespace));
         let ports = seen.flat_map(|(_, service)| service.ports.iter().map(move |port| (service, port)));
-        self.tables(key, || ports.map(|(service, port)| grpc::table(self, service, port, client)).collect())
+        ports.map(|(service, port)| grpc::table(self, service, port, client)).collect()
     }
 
     fn grpc(&self, client: Client<'_>) -> Own {
@@ -479,28 +506,31 @@ impl Mesh {
         own
     }
 
-    fn table_key(&self, kind: ProxyKind, client: Client<'_>, gateways: Vec<usize>) -> TableKey {
+    /// The place of a client's tables: the same for clients whose tables are the same.
+    fn slot(&self, kind: ProxyKind, client: Client<'_>) -> Arc<Slot> {
         let has = |wanted: &&BTreeMap<String, String>| is_subset(wanted, client.labels);
-        let labels = self.client_labels.iter().filter(has).cloned().collect();
-        TableKey { kind, namespace: client.namespace.to_owned(), labels, gateways }
-    }
-
-    fn tables(&self, key: TableKey, make: impl FnOnce() -> Vec<RouteConfiguration>) -> Tables {
+        let key = TableKey {
+            kind,
+            namespace: client.namespace.to_owned(),
+            labels: self.client_labels.iter().filter(has).cloned().collect(),
+            gateways: match kind {
+                ProxyKind::Router => self.gateways.selecting(client.labels),
+                ProxyKind::Sidecar | ProxyKind::Grpc => Vec::new(),
+            },
+        };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let tables =
-            made.tables.entry(key).or_insert_with(|| Arc::new(make().into_iter().map(Arc::new).collect()));
-        tables.clone()
+        made.tables.entry(key).or_default().clone()
     }
 }
 
 impl Portion {
     /// All of it.
-    pub(crate) fn resources(&self) -> ProxyResources {
+    fn resources(&self, routes: &Tables) -> ProxyResources {
         let sets = || self.common.sets.iter().map(|(_, set)| set);
         let clusters = sets().flat_map(|set| &set.clusters).chain(&self.own.clusters);
         ProxyResources {
             listeners: self.own.listeners.clone(),
-            routes: self.routes.to_vec(),
+            routes: routes.to_vec(),
             clusters: clusters.cloned().collect(),
             endpoints: sets().flat_map(|set| &set.endpoints).cloned().collect(),
         }

@@ -129,8 +129,8 @@ impl Unanswered {
 #[derive(Debug, Default)]
 struct Subscription {
     wildcard: bool,
-    /// In order.
-    names: Vec<Arc<str>>,
+    /// In order; shared where they are all there are.
+    names: Names,
     /// What the client was told, as far as it asks for it.
     told: Vec<Arc<Layer>>,
     unanswered: VecDeque<Unanswered>,
@@ -309,8 +309,11 @@ impl Subscription {
         names.retain(|name| !left.contains(&**name));
         names.sort();
         names.dedup();
-        names.shrink_to_fit();
-        self.names = names;
+        let is_all = |layer: &&Arc<Layer>| layer.len() == names.len() && layer.iter().map(|(name, _)| name).eq(&names);
+        self.names = match layers.iter().find(is_all) {
+            Some(layer) => layer.whole().1.clone(),
+            None => names.into(),
+        };
         let held = if first { request.initial_resource_versions } else { HashMap::new() };
         if self.wildcard && !was_wildcard {
             if held.is_empty() && due.is_empty() && before.is_empty() {

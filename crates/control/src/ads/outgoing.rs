@@ -4,6 +4,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use hyper::body::{Body, Frame};
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -30,8 +31,9 @@ pub(super) fn framed(parts: Vec<Bytes>) -> Vec<Bytes> {
     all
 }
 
-/// The body: what a session sends, then how it ended.
+/// The body: what a session sends, then how it ended. The session lives in it, so that a stream is one task and not two.
 pub(super) struct Responses {
+    session: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     messages: Receiver<Result<Vec<Bytes>, Status>>,
     /// What is left of the last message.
     parts: std::vec::IntoIter<Bytes>,
@@ -39,9 +41,12 @@ pub(super) struct Responses {
 }
 
 impl Responses {
-    /// The body of these messages.
-    pub(super) fn new(messages: Receiver<Result<Vec<Bytes>, Status>>) -> Self {
-        Self { messages, parts: Vec::new().into_iter(), has_ended: false }
+    /// The body of the messages that `session` sends.
+    pub(super) fn new(
+        session: impl Future<Output = ()> + Send + 'static,
+        messages: Receiver<Result<Vec<Bytes>, Status>>,
+    ) -> Self {
+        Self { session: Some(Box::pin(session)), messages, parts: Vec::new().into_iter(), has_ended: false }
     }
 
     fn end(&mut self, status: &Status) -> Frame<Bytes> {
@@ -62,6 +67,10 @@ impl Body for Responses {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
+            let session = self.session.as_mut();
+            if session.is_some_and(|session| session.as_mut().poll(context).is_ready()) {
+                self.session = None;
+            }
             if let Some(part) = self.parts.next() {
                 return Poll::Ready(Some(Ok(Frame::data(part))));
             }

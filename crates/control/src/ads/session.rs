@@ -3,6 +3,7 @@
 
 use super::Hub;
 use super::dialect::{Dialect, Request, Response, read_node};
+use super::incoming::Requests;
 use super::outgoing::{Outgoing, framed};
 use super::proof::Proof;
 use crate::event::Event;
@@ -15,7 +16,8 @@ use model::tls::WORKLOAD_CERTIFICATE;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tonic::{Status, Streaming};
+use tokio::time::Instant;
+use tonic::Status;
 use xds::codec::type_url::SECRET;
 use xds::resources::{Names, ResourceSet, VersionedResource};
 use xds::server::Rejection;
@@ -86,7 +88,7 @@ impl<D: Dialect> Session<D> {
         proof: Proof,
         peer: String,
         is_local: bool,
-        mut requests: Streaming<D::Request>,
+        mut requests: Requests<D::Request>,
         responses: Outgoing,
     ) {
         let mut name = peer.clone();
@@ -157,15 +159,19 @@ impl<D: Dialect> Session<D> {
         }
     }
 
-    async fn run(mut self, first: D::Request, mut requests: Streaming<D::Request>) -> Result<(), End> {
+    async fn run(mut self, first: D::Request, mut requests: Requests<D::Request>) -> Result<(), End> {
         let mut generations = self.hub.generations.clone();
         let stop = stopped(self.hub.stop.clone());
         tokio::pin!(stop);
         // What changed since the view was taken is noticed at once.
         generations.mark_changed();
         self.answer(first).await?;
+        let alarm = tokio::time::sleep(self.pause());
+        tokio::pin!(alarm);
         loop {
-            let pause = self.pause();
+            if self.certificate.is_some() || alarm.is_elapsed() {
+                alarm.as_mut().reset(Instant::now() + self.pause());
+            }
             tokio::select! {
                 request = requests.message() => match request {
                     Ok(Some(request)) => self.answer(request).await?,
@@ -176,7 +182,7 @@ impl<D: Dialect> Session<D> {
                     let generation = generations.borrow_and_update().clone();
                     self.renew(&generation).await?;
                 }
-                () = tokio::time::sleep(pause) => self.renew_certificate().await?,
+                () = &mut alarm => self.renew_certificate().await?,
                 () = &mut stop => return Err(stopping().into()),
             }
         }
@@ -269,7 +275,7 @@ impl<D: Dialect> Session<D> {
         let mentioned: BTreeSet<&String> = names.iter().filter(|name| message.contains(*name)).collect();
         let blamed = if mentioned.is_empty() { names.iter().collect() } else { mentioned };
         for resource in blamed.into_iter().take(MAX_BLAMED) {
-            let provenance = self.view.provenance(&type_url, resource, &message);
+            let provenance = self.view.provenance(&self.node, &type_url, resource, &message);
             (self.hub.report)(Event::Refused {
                 proxy: self.node.id.clone(),
                 kind: short_type(&type_url).to_owned(),
