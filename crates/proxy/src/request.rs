@@ -13,6 +13,7 @@ mod head;
 mod limits;
 mod mirror;
 mod permit;
+mod passing;
 mod tries;
 mod tunnel;
 

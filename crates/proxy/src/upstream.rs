@@ -6,6 +6,7 @@
 
 mod body;
 mod connect;
+mod lease;
 mod mirrors;
 mod pool;
 mod rest;
@@ -13,6 +14,7 @@ mod watch;
 
 pub use body::{BodyTally, Outgoing, Replay};
 pub use connect::{ConnectError, Connected, Stream, connect};
+pub use lease::{Lease, Sent};
 pub use mirrors::{MirrorSeat, Mirrors};
-pub use pool::{Lease, Pools, Sent};
+pub use pool::Pools;
 pub use watch::Watch;

@@ -1,7 +1,7 @@
 //! Answers: those we give ourselves, each with a reason and a request id, and the bodies of both kinds.
 
 use super::head::Head;
-use super::tries::UpstreamBody;
+use super::passing::UpstreamBody;
 use crate::failure::Failure;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, SERVER};
