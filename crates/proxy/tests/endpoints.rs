@@ -479,3 +479,59 @@ fn a_cluster_of_clusters_uses_the_first_that_is_healthy() {
         assert_eq!(proxy.fetch("/").await.status(), 503);
     });
 }
+
+/// An HTTP/2 endpoint, frame by frame, that answers the first request it ever gets with the frame `farewell` and every
+/// other with 200.
+async fn unwilling(farewell: &'static [u8]) -> (SocketAddr, Rc<Cell<u32>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked: Rc<Cell<u32>> = Rc::default();
+    let count = asked.clone();
+    spawn_local(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let count = count.clone();
+            spawn_local(async move {
+                stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+                stream.read_exact(&mut [0; 24]).await.unwrap();
+                let mut head = [0; 9];
+                while stream.read_exact(&mut head).await.is_ok() {
+                    let mut content = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+                    stream.read_exact(&mut content).await.unwrap();
+                    let (kind, has_ended) = (head[3], head[4] & 1 == 1);
+                    if kind == 1 && count.replace(count.get() + 1) == 0 {
+                        stream.write_all(farewell).await.unwrap();
+                    } else if kind <= 1 && has_ended && count.get() > 1 {
+                        let mut answer = vec![0, 0, 1, 1, 5];
+                        answer.extend_from_slice(&head[5..]);
+                        answer.push(0x88);
+                        stream.write_all(&answer).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    (address, asked)
+}
+
+#[test]
+fn a_request_that_an_endpoint_did_not_begin_with_is_sent_again_though_it_is_a_post() {
+    let refused: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
+    let goaway: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    for farewell in [refused, goaway] {
+        in_time(async move {
+            let (address, asked) = unwilling(farewell).await;
+            let policy = RetryPolicy {
+                conditions: RetryConditions::parse("refused-stream").0,
+                back_off_base: Duration::from_millis(1),
+                ..RetryPolicy::default()
+            };
+            let clusters = vec![Cluster { http: UpstreamHttp::Http2, ..cluster("a", &[address]) }];
+            let proxy = Proxy::new(forwarding(Forward { retry: Some(policy), ..to("a") }), clusters);
+            let request = Request::post("/").header("host", "shop").body(Full::from("once")).unwrap();
+            let answer = proxy.send(request).await;
+            assert_eq!(answer.status(), 200);
+            assert_eq!(asked.get(), 2);
+        });
+    }
+}
