@@ -66,15 +66,15 @@ fn an_unknown_field_is_a_warning_that_strict_makes_fatal() {
 
 #[test]
 fn a_field_that_does_nothing_yet_is_told_with_its_line() {
-    let folder =
-        folder(&GOOD.replace(
-            "  - route:",
-            "  - fault: {abort: {httpStatus: 500, percentage: {value: 1}}}\n    route:",
-        ));
+    let retries = "  - retries: {attempts: 1, retryRemoteLocalities: true}\n    route:";
+    let folder = folder(&GOOD.replace("  - route:", retries));
     let output = check(&["."], folder.path());
     assert_eq!(output.status.code(), Some(0), "the rest of the rule works");
     let drawn = String::from_utf8(output.stdout).unwrap();
-    assert!(drawn.contains("`fault` is not supported yet") && drawn.contains("rule.yaml:7"), "{drawn}");
+    assert!(
+        drawn.contains("`retryRemoteLocalities` is not supported yet") && drawn.contains("rule.yaml:7"),
+        "{drawn}"
+    );
 }
 
 #[test]
