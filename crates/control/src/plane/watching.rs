@@ -6,9 +6,13 @@ use crate::generation::Generation;
 use crate::watch::{Wake, Watch};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 use tokio::sync::watch::Sender;
 use xds::resources::VersionedResource;
+
+/// For so long a generation is kept that is not served any more.
+const RETIREMENT: Duration = Duration::from_millis(200);
 
 /// Runs until the watch is told to stop or nobody wants generations any more.
 pub(super) fn spawn(
@@ -18,6 +22,8 @@ pub(super) fn spawn(
     trust_bundle: VersionedResource,
     report: Report,
 ) -> Result<(), String> {
+    let (retire, retired) = channel();
+    spawn_thread("retirement", move || let_go(&retired))?;
     let run = move || {
         // The folders may have changed between the first look and the start of the watch.
         let mut again_at = Some(Instant::now());
@@ -32,9 +38,24 @@ pub(super) fn spawn(
             if let Some(pending) = configuration.take_pending() {
                 let before = publish.borrow().clone();
                 publish.send_replace(Arc::new(pending.publish(&trust_bundle, Some(&before))));
+                // That thread ends with this one.
+                let _ = retire.send(before);
             }
         }
     };
-    let thread = std::thread::Builder::new().name("configuration".to_owned()).spawn(run);
-    thread.map(drop).map_err(|error| format!("the thread that watches files cannot start: {error}"))
+    spawn_thread("configuration", run)
+}
+
+/// Drops generations that are not served any more. That takes as long as making them, and whoever holds one last, such as
+/// the thread that serves all streams, has something else to do.
+fn let_go(retired: &Receiver<Arc<Generation>>) {
+    while let Ok(first) = retired.recv() {
+        std::thread::sleep(RETIREMENT);
+        drop(std::iter::once(first).chain(retired.try_iter()).collect::<Vec<_>>());
+    }
+}
+
+fn spawn_thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), String> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map(drop).map_err(|error| format!("the thread `{name}` cannot start: {error}"))
 }

@@ -42,35 +42,42 @@ pub(crate) static CLUSTER: Shape =
 
 /// `message` with its maps in order. Only the order of map entries changes, and so no length does.
 pub(crate) fn ordered(message: &[u8], shape: &Shape) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.len());
     // What was just encoded can be read; if it could not, it is better left alone.
-    reordered(message, shape).unwrap_or_else(|| message.to_vec())
+    match reorder(message, shape, &mut out) {
+        Some(()) => out,
+        None => message.to_vec(),
+    }
 }
 
-fn reordered(message: &[u8], shape: &Shape) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(message.len());
-    let mut entries = Vec::new();
+/// Writes `message` with its maps in order behind what is in `out`.
+fn reorder(message: &[u8], shape: &Shape, out: &mut Vec<u8>) -> Option<()> {
+    let mut entries: Vec<Vec<u8>> = Vec::new();
     let mut rest = message;
     while !rest.is_empty() {
         let field = Field::first(rest)?;
         let (whole, after) = rest.split_at_checked(field.end)?;
         rest = after;
         let inner = shape.fields.iter().find(|(number, _)| *number == field.number);
-        let bytes = match (inner, field.content_at) {
+        let mut entry = Vec::new();
+        let is_entry = shape.maps.contains(&field.number);
+        let place = if is_entry { &mut entry } else { &mut *out };
+        match (inner, field.content_at) {
             (Some((_, inner)), Some(at)) => {
                 let (head, content) = whole.split_at_checked(at)?;
-                [head, &reordered(content, inner)?].concat()
+                place.extend_from_slice(head);
+                reorder(content, inner, place)?;
             }
-            _ => whole.to_vec(),
-        };
-        match shape.maps.contains(&field.number) {
-            true => entries.push(bytes),
-            false => out.extend(bytes),
+            _ => place.extend_from_slice(whole),
+        }
+        if is_entry {
+            entries.push(entry);
         }
     }
     // Entries begin with their lengths; any total order will do.
     entries.sort();
-    out.extend(entries.concat());
-    Some(out)
+    entries.iter().for_each(|entry| out.extend_from_slice(entry));
+    Some(())
 }
 
 /// Where a field of an encoded message lies.
