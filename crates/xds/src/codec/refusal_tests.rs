@@ -362,3 +362,22 @@ fn mirrors_and_the_old_field_for_cors_are_handed_down_to_routes() {
     assert_eq!(forward.mirrors.len(), 1);
     assert!(read.filters.as_ref().unwrap().cors.is_some());
 }
+
+#[test]
+fn header_names_are_not_promised_to_keep_their_case() {
+    use core_proto::http1_protocol_options::{HeaderKeyFormat, header_key_format::HeaderFormat};
+    let formatter =
+        core_proto::TypedExtensionConfig { name: "preserve_case".to_owned(), ..Default::default() };
+    let format = HeaderKeyFormat { header_format: Some(HeaderFormat::StatefulFormatter(formatter)) };
+    let found = refused_http(http::HttpConnectionManager {
+        http_protocol_options: Some(core_proto::Http1ProtocolOptions {
+            header_key_format: Some(format),
+            ..Default::default()
+        }),
+        ..manager()
+    });
+    assert!(
+        found.starts_with(".http_protocol_options.header_key_format: formatter `preserve_case`"),
+        "{found}"
+    );
+}

@@ -203,7 +203,7 @@ pub(crate) fn check_http1(
     let Some(http1) = http1 else { return Ok(()) };
     fields!(place, http1 => core_proto::Http1ProtocolOptions {
         honoured: header_key_format;
-        // HTTP/1.0 and the case of names are kept whatever is said; so are trailers.
+        // HTTP/1.0 is served whatever is said; so are trailers.
         ignored: allow_absolute_url, accept_http_10, enable_trailers,
             override_stream_error_on_invalid_http_message, use_balsa_parser, allow_custom_methods;
         refused: default_host_for_http_10, allow_chunked_length, send_fully_qualified_url, ignore_http_11_upgrade;
@@ -212,7 +212,12 @@ pub(crate) fn check_http1(
         Some(HeaderFormat::ProperCaseWords(_)) => {
             Err(place.field("header_key_format").unsupported("proper_case_words"))
         }
-        _ => Ok(()),
+        Some(HeaderFormat::StatefulFormatter(formatter)) => {
+            let place = place.field("header_key_format");
+            Err(place
+                .unsupported(format_args!("formatter `{}`: names are written in lower case", formatter.name)))
+        }
+        None => Ok(()),
     }
 }
 
