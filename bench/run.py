@@ -33,6 +33,8 @@ ROWS = {
     "b7": ("idle mutual TLS connection", scenarios.b7_idle_mtls, "bytes", [("ieum", "envoy", 0.75, 0.30)]),
     "b8": ("process floor, one route", scenarios.b8_floor, "bytes", [("ieum", None, 12_000_000, 8_000_000)]),
     "b9": ("last of 10,000 routes, microseconds more", scenarios.b9_routes, "cpu_us", [("ieum 10000", "-ieum 1", 1.0, 0.5)]),
+    "b9m": ("memory of one of 10,000 routes and of 5,000 clusters, by xDS", scale.b9_memory, "bytes",
+            [("ieum route", "envoy route", 0.4, 0.18), ("ieum cluster", "envoy cluster", 0.1, 0.04)]),
     "b11": ("failed requests while a route is edited 20 times a second", mesh.b11_edits_under_load, "lost",
             [("ieum", None, 0, 0)]),
     "b12": ("saved file to first request that obeys it, p99", mesh.b12_file_to_request, "ms",

@@ -7,8 +7,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import peers
-from .process import Process, free_port
+from . import mesh, peers
+from .process import Process, fetch, free_port, wait_for
 
 SWARM = Path(os.environ.get("SWARM", peers.ROOT / "target" / "quick" / "examples" / "swarm"))
 SERVICES, WORKLOADS, NAMESPACES = 1000, 5, 20
@@ -130,3 +130,51 @@ def b13_control_plane(bench, sidecars=1000, changes=15):
             "sync cpu ms a sidecar": row(sync_cpu, synced_ms=synced["synced_ms"], bytes=synced["bytes"]),
             "rss MB": row(memory / 1e6),
         }
+
+
+ROUTES, CLUSTERS = 10_000, 5_000
+
+CLUSTER = """---
+apiVersion: v1
+kind: Service
+metadata: {name: other-%d}
+spec: {selector: {app: app}, ports: [{name: http, port: 80, targetPort: 8080}]}
+"""
+
+
+def gateway_memory(bench, which, name, routes, clusters):
+    """Private dirty memory of a gateway that has so many routes and clusters from `ieum control`."""
+    folder = bench.folder / f"{which}-{name}"
+    config = folder / "config"
+    config.mkdir(parents=True)
+    others = "".join(mesh.OTHER % n for n in range(routes))
+    (config / "service.yaml").write_text(mesh.SERVICE % 8080 + "".join(CLUSTER % n for n in range(clusters)))
+    (config / "rule.yaml").write_text(mesh.RULE % (others, 1))
+    with ExitStack() as stack:
+        control, xds = start_control(folder, config, 1)
+        stack.callback(control.stop)
+        ports = {"xds": xds, "gateway": free_port(), "proxy_admin": free_port()}
+        bootstrap = folder / "bootstrap.json"
+        bootstrap.write_text(json.dumps(mesh.Mesh.bootstrap(ports)))
+        if which == "envoy":
+            command = [peers.ENVOY, "-c", bootstrap, "--concurrency", "1", "--base-id", ports["gateway"], "-l", "error"]
+        else:
+            command = [peers.IEUM, "proxy", "--bootstrap", bootstrap, "--concurrency", "1", "--state-dir", folder / "state"]
+        proxy = Process(f"{which}-{name}", command, 0, folder)
+        stack.callback(proxy.stop)
+        proxy.listens(ports["gateway"], 120)
+        wait_for(lambda: (fetch(f"http://127.0.0.1:{ports['proxy_admin']}/ready") or (0,))[0] == 200, f"{which} is not ready", 120)
+        settled(proxy, 1.0)
+        return proxy.memory()["private_dirty"]
+
+
+def b9_memory(bench):
+    """What a route and a cluster take in memory, both proxies fed by the same control plane."""
+    samples = {}
+    for which in ("ieum", "envoy"):
+        base = gateway_memory(bench, which, "base", 0, 0)
+        route = (gateway_memory(bench, which, "routes", ROUTES, 0) - base) / ROUTES
+        cluster = (gateway_memory(bench, which, "clusters", 0, CLUSTERS) - base) / CLUSTERS
+        samples[f"{which} route"] = [{"bytes": route, "base_bytes": base}]
+        samples[f"{which} cluster"] = [{"bytes": cluster}]
+    return samples
