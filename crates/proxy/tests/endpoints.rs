@@ -535,3 +535,20 @@ fn a_request_that_an_endpoint_did_not_begin_with_is_sent_again_though_it_is_a_po
         });
     }
 }
+
+#[test]
+fn every_endpoint_is_tried_before_one_again() {
+    let addresses: Vec<SocketAddr> = (1..=5).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+    let proxy = Proxy::new(vec![], vec![cluster("a", &addresses)]);
+    let state = proxy.live.current().clusters["a"].clone();
+    for random in 0..200_u64 {
+        let random = random.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut tried = Vec::new();
+        for _ in 0..5 {
+            let picked = state.pick_avoiding(random, &tried, 1).unwrap();
+            assert!(!tried.contains(&picked.id));
+            tried.push(picked.id);
+        }
+        assert!(state.pick_avoiding(random, &tried, 1).is_some(), "one again rather than none");
+    }
+}

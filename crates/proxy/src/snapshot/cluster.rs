@@ -59,7 +59,7 @@ pub struct Wish<'w> {
     pub subset: &'w Criteria,
     /// Ids of endpoints that were tried.
     pub avoid: &'w [u64],
-    /// Picks made to find one that was not tried.
+    /// Picks made to find one that was not tried; then any such is taken.
     pub picks: u32,
 }
 
@@ -167,7 +167,8 @@ impl ClusterState {
         self.choose(&Wish::any(random))
     }
 
-    /// As [`pick`](Self::pick), with up to `picks` tries to find one whose id is not in `avoid`.
+    /// As [`pick`](Self::pick), with up to `picks` tries to find one whose id is not in `avoid`; then any
+    /// other that may be used.
     pub fn pick_avoiding(&self, random: u64, avoid: &[u64], picks: u32) -> Option<&Arc<EndpointState>> {
         self.choose(&Wish { random, hash: None, subset: &ANY, avoid, picks })
     }
