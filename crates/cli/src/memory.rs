@@ -6,7 +6,6 @@
 #![allow(unsafe_code)]
 
 use rustix::mm::{Advice, madvise};
-use std::sync::Once;
 
 /// `mi_option_purge_delay` of mimalloc 3.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
@@ -19,17 +18,15 @@ pub(crate) fn configure() {
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, KEPT_MS) }
 }
 
-/// Gives back what the calling thread has freed and not used again; the first time, also the pages of the program that
-/// its start went through. Call it every few seconds, not before the start is over.
+/// Gives back what the calling thread has freed and not used again. Call it every few seconds.
 pub(crate) fn tidy() {
-    static STARTED: Once = Once::new();
-    STARTED.call_once(forget_the_start);
     // SAFETY: the call works on the calling thread's own heap, and on shared memory under the allocator's own locks.
     unsafe { libmimalloc_sys::mi_collect(false) }
 }
 
-/// Lets go of the program's own pages. Those that are needed come back from the file at the next touch.
-fn forget_the_start() {
+/// Lets go of the program's own pages: those of its start, and those that only requests need. What is needed comes back
+/// from the file at the next touch, sixteen pages at a time. Call it when there is nothing to do.
+pub(crate) fn forget() {
     let Ok(program) = std::env::current_exe() else { return };
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
     for (start, length) in maps.lines().filter_map(|line| unwritten(line, &program.to_string_lossy())) {
@@ -70,8 +67,8 @@ mod tests {
     }
 
     #[test]
-    fn the_program_goes_on_after_its_start_was_forgotten() {
-        forget_the_start();
+    fn the_program_goes_on_after_its_pages_were_let_go() {
+        forget();
         assert_eq!(format!("{}", 1 + 1), "2");
     }
 }

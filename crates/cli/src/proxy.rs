@@ -1,7 +1,8 @@
 //! `ieum proxy`: the data plane, from an Envoy bootstrap.
 
+use crate::memory;
 use clap::Args;
-use proxy::run::{IdentityOptions, Options, run};
+use proxy::run::{IdentityOptions, Memory, Options, run};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,7 +71,7 @@ impl Proxy {
             identity,
             admin: self.admin,
             drain_time: self.drain_time,
-            tidy: crate::memory::tidy,
+            memory: Memory { tidy: memory::tidy, forget: memory::forget },
         };
         match run(options) {
             Ok(()) => ExitCode::SUCCESS,

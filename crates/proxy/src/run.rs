@@ -5,7 +5,7 @@
 mod ending;
 mod setup;
 
-pub use setup::{IdentityOptions, Options, RunError};
+pub use setup::{IdentityOptions, Memory, Options, RunError};
 
 use crate::admin::{self, Admin};
 use crate::discovery::{self, Hub, Stream};
@@ -24,6 +24,8 @@ use tokio::task::{LocalSet, spawn_local};
 
 /// How often memory that is not used is given back.
 const TIDY: Duration = Duration::from_secs(3);
+/// So many times in a row without a connection, and the proxy rests.
+const RESTED: u32 = 2;
 
 /// Runs a proxy until it is told to end.
 pub fn run(options: Options) -> Result<(), RunError> {
@@ -46,10 +48,10 @@ async fn serve(setup: Setup, options: Options, started: Instant) -> Result<(), R
         }
         None => None,
     };
-    let workers = worker::Options { concurrency, tidy: Some(options.tidy), ..worker::Options::default() };
+    let workers = worker::Options { concurrency, tidy: Some(options.memory.tidy), ..worker::Options::default() };
     let workers = Rc::new(worker::start(hub.live().clone(), &workers));
     spawn_local(timers(hub.clone()));
-    spawn_local(give_back(options.tidy));
+    spawn_local(give_back(options.memory, workers.clone()));
     spawn_local(dns::follow(hub.clone()));
     spawn_local(health::follow(hub.live().clone()));
     if let Some(file) = last_good {
@@ -131,11 +133,16 @@ async fn timers(hub: Hub) {
 }
 
 /// Gives memory back that is not used any more: an allocator looks for that only when memory is taken or freed, and a
-/// proxy at rest does neither.
-async fn give_back(tidy: fn()) {
+/// proxy at rest does neither. When the last connection has been gone for a while, the program's own pages go, too.
+async fn give_back(memory: Memory, workers: Rc<Workers>) {
+    let mut resting = 0u32;
     loop {
         tokio::time::sleep(TIDY).await;
-        tidy();
+        (memory.tidy)();
+        resting = if workers.open_connections() == 0 { resting.saturating_add(1) } else { 0 };
+        if resting == RESTED {
+            (memory.forget)();
+        }
     }
 }
 

@@ -15,6 +15,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use xds::bootstrap::{self, Bootstrap, Problems};
 
+/// How memory is given back; the program that has the allocator knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// Gives back what the calling thread freed. Called every few seconds on each thread.
+    pub tidy: fn(),
+    /// Lets go of pages that can be had again. Called when the proxy rests.
+    pub forget: fn(),
+}
+
 /// What a proxy is started with.
 #[derive(Clone)]
 pub struct Options {
@@ -30,8 +39,8 @@ pub struct Options {
     pub admin: Option<SocketAddr>,
     /// Longest time that open connections have to end.
     pub drain_time: Duration,
-    /// Makes the allocator give back what the calling thread freed; called every few seconds on each thread.
-    pub tidy: fn(),
+    /// How memory is given back.
+    pub memory: Memory,
 }
 
 /// How a workload's identity is obtained.
