@@ -8,7 +8,7 @@ mod message;
 mod values;
 
 pub(crate) use choice::{Choice, choice, decode_choice};
-pub(crate) use message::{Message, decode_message, message};
+pub(crate) use message::{Message, decode_message, field_path, message};
 pub(crate) use values::Bytes;
 pub use values::IntOrString;
 
@@ -33,6 +33,11 @@ const MOST_PROBLEMS: usize = 1000;
 pub(crate) trait Decode: Sized {
     /// Reads `node`; on failure records the problem and returns nothing.
     fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self>;
+
+    /// Adds the paths of the fields that can be written below `path`; a value without fields is `path` itself.
+    fn list_fields(path: &str, all: &mut Vec<String>) {
+        all.push(path.to_owned());
+    }
 }
 
 /// Something wrong at one place of a document.

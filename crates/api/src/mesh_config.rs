@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::decode::{choice, message};
-use crate::networking::HttpRetry;
+use crate::networking::{HttpRetry, LocalityLoadBalancerSetting, TcpKeepalive};
 
 message! {
     /// Mesh-wide settings.
@@ -20,6 +20,10 @@ message! {
         pub default_timeout: Option<Duration>,
         /// How long connecting may take; 10 s when absent.
         pub connect_timeout: Option<Duration>,
+        /// Probes on silent connections, where no DestinationRule says so.
+        pub tcp_keepalive: Option<TcpKeepalive>,
+        /// Preferences by locality, where no DestinationRule has any.
+        pub locality_lb_setting: Option<LocalityLoadBalancerSetting>,
         /// What happens to requests for unknown hosts.
         pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
         /// First part of identities; `cluster.local` when empty.
@@ -42,26 +46,6 @@ choice! {
         Text = ("TEXT", 0),
         /// One JSON object per request.
         Json = ("JSON", 1),
-    }
-}
-
-message! {
-    /// What happens to requests for unknown hosts.
-    pub struct OutboundTrafficPolicy {
-        /// Which policy. As in protobuf, `REGISTRY_ONLY` when the block is there without it.
-        pub mode: OutboundTrafficMode,
-    }
-}
-
-choice! {
-    /// What happens to requests for unknown hosts.
-    pub enum OutboundTrafficMode {
-        /// Refused.
-        RegistryOnly = ("REGISTRY_ONLY", 0),
-        /// Sent where they want to go.
-        AllowAny = ("ALLOW_ANY", 1),
-        /// Sent where they want to go, by the host they name.
-        AllowAnyDynamicDns = ("ALLOW_ANY_DYNAMIC_DNS", 3),
     }
 }
 

@@ -4,8 +4,10 @@
 //! field is an `Option`. Nothing is defaulted here: what absence means for traffic is decided by `control`.
 
 mod destination_rule;
-mod gateway;
+mod sidecar;
+
 mod service_entry;
+mod gateway;
 mod traffic_policy;
 mod virtual_service;
 
@@ -16,6 +18,7 @@ pub use gateway::{
     Gateway, Server, ServerPort, ServerTlsMode, ServerTlsSettings, TlsCertificate, TlsProtocol,
 };
 pub use service_entry::{Location, Resolution, ServiceEntry, ServicePort, WorkloadEntry, WorkloadSelector};
+pub use sidecar::*;
 pub use string_match::StringMatch;
 pub use traffic_policy::*;
 pub use virtual_service::*;

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::kubernetes::{Deployment, Secret, Service};
 use crate::local_mesh::LocalMesh;
-use crate::networking::{DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry};
+use crate::networking::{
+    DestinationRule, Gateway, ProxyConfig, ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
+    WorkloadGroup,
+};
 use crate::security::PeerAuthentication;
 use crate::yaml::Node;
 
@@ -73,6 +76,12 @@ pub enum Spec {
     ServiceEntry(Box<ServiceEntry>),
     /// `networking.istio.io` WorkloadEntry.
     WorkloadEntry(Box<WorkloadEntry>),
+    /// `networking.istio.io` WorkloadGroup.
+    WorkloadGroup(Box<WorkloadGroup>),
+    /// `networking.istio.io` Sidecar.
+    Sidecar(Box<Sidecar>),
+    /// `networking.istio.io` ProxyConfig.
+    ProxyConfig(Box<ProxyConfig>),
     /// `security.istio.io` PeerAuthentication.
     PeerAuthentication(Box<PeerAuthentication>),
     /// `ieum.dev/v1alpha1` LocalMesh.

@@ -15,6 +15,7 @@ mod status;
 mod watch;
 pub mod event;
 pub mod translate;
+pub mod support;
 pub mod node;
 pub mod world;
 pub mod references;

@@ -38,6 +38,8 @@ pub struct ProxyNode {
     pub ports: BTreeMap<u16, u16>,
     /// Address a gateway listens on.
     pub bind: Option<IpAddr>,
+    /// Where it is, `region/zone/subzone`; empty when it does not say.
+    pub locality: String,
     /// Where a sidecar takes outbound requests.
     pub outbound: Option<SocketAddr>,
     /// Ports of the workload, each with the port on which its application really listens; these and no others, where told.
@@ -128,6 +130,7 @@ impl ProxyNode {
             bind: parsed("BIND", "an IP address").transpose()?,
             outbound: socket("OUTBOUND", "an address with a port").transpose()?,
             application_ports: annotation.map(application_ports),
+            locality: locality(&labels(metadata)),
         })
     }
 }
@@ -144,6 +147,16 @@ pub fn application_ports(text: &str) -> BTreeMap<u16, u16> {
 fn labels(metadata: &BTreeMap<String, Value>) -> BTreeMap<String, String> {
     let Some(Value::Struct(labels)) = metadata.get("LABELS") else { return BTreeMap::new() };
     labels.iter().filter_map(|(k, v)| Some((k.clone(), v.as_text()?))).collect()
+}
+
+/// Where labels say that a workload is.
+pub fn locality(labels: &BTreeMap<String, String>) -> String {
+    if let Some(place) = labels.get("istio-locality") {
+        return place.replace('.', "/");
+    }
+    let parts = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"];
+    let known = parts.into_iter().map_while(|key| labels.get(key)).map(String::as_str);
+    known.collect::<Vec<_>>().join("/")
 }
 
 fn ports(value: Option<&Value>) -> Option<BTreeMap<u16, u16>> {

@@ -47,6 +47,17 @@ macro_rules! message {
             fn decode(node: &$crate::yaml::Node, decoder: &mut $crate::decode::Decoder) -> Option<Self> {
                 $crate::decode::decode_message(node, decoder)
             }
+
+            fn list_fields(path: &str, all: &mut Vec<String>) {
+                let mut names = <Self as $crate::decode::Message>::FIELDS.iter();
+                $(
+                    // The type stands for the field that is next.
+                    if let Some(field) = names.next() {
+                        let path = $crate::decode::field_path(path, *field);
+                        <$type as $crate::decode::Decode>::list_fields(&path, all);
+                    }
+                )*
+            }
         }
     };
     (@name $json:literal) => { Some($json) };
@@ -121,6 +132,11 @@ fn position<M: Message>(key: &str, style: Style) -> Option<usize> {
 
 fn yaml_name((field, yaml): (&str, Option<&str>)) -> String {
     yaml.map_or_else(|| camel_case(field.strip_prefix("r#").unwrap_or(field)), str::to_owned)
+}
+
+/// The path of a field below `path`.
+pub(crate) fn field_path(path: &str, field: (&str, Option<&str>)) -> String {
+    format!("{path}.{}", yaml_name(field))
 }
 
 fn first_name<M: Message>() -> String {

@@ -180,11 +180,19 @@ impl<T: Decode> Decode for Option<T> {
     fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
         T::decode(node, decoder).map(Some)
     }
+
+    fn list_fields(path: &str, all: &mut Vec<String>) {
+        T::list_fields(path, all);
+    }
 }
 
 impl<T: Decode> Decode for Box<T> {
     fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
         T::decode(node, decoder).map(Box::new)
+    }
+
+    fn list_fields(path: &str, all: &mut Vec<String>) {
+        T::list_fields(path, all);
     }
 }
 
@@ -200,6 +208,10 @@ impl<T: Decode> Decode for Vec<T> {
                 .filter_map(|(index, item)| decoder.index(index, |decoder| T::decode(item, decoder)))
                 .collect(),
         )
+    }
+
+    fn list_fields(path: &str, all: &mut Vec<String>) {
+        T::list_fields(&format!("{path}[]"), all);
     }
 }
 
@@ -248,6 +260,10 @@ impl<K: MapKey, T: Decode> Decode for BTreeMap<K, T> {
             });
         }
         Some(map)
+    }
+
+    fn list_fields(path: &str, all: &mut Vec<String>) {
+        T::list_fields(&format!("{path}.*"), all);
     }
 }
 

@@ -37,18 +37,15 @@ const IEUM: &str = "ieum.dev";
 const NETWORKING_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 
 /// Kinds of Istio that we do not read: a name close to one of them is no misspelling of ours.
-const OTHER_ISTIO: [&str; 11] = [
+const OTHER_ISTIO: [&str; 8] = [
     "AuthorizationPolicy",
     "EnvoyFilter",
     "IstioOperator",
-    "ProxyConfig",
     "RequestAuthentication",
     "ServiceEntryStatus",
-    "Sidecar",
     "Telemetry",
     "TrafficExtension",
     "WasmPlugin",
-    "WorkloadGroup",
 ];
 
 /// Kinds without effect on a mesh that runs without a cluster.
@@ -71,6 +68,27 @@ const INERT: [&str; 16] = [
     "StorageClass",
 ];
 
+/// The fields of a kind of Istio's, as paths: `spec.http[].timeout`; `*` stands for a key of a map. Of `MeshConfig`, too.
+pub fn fields_of(kind: &str) -> Vec<String> {
+    use crate::{mesh_config, networking, security};
+    let mut all = Vec::new();
+    let list = match kind {
+        "VirtualService" => networking::VirtualService::list_fields,
+        "DestinationRule" => networking::DestinationRule::list_fields,
+        "Gateway" => networking::Gateway::list_fields,
+        "ServiceEntry" => networking::ServiceEntry::list_fields,
+        "WorkloadEntry" => networking::WorkloadEntry::list_fields,
+        "WorkloadGroup" => networking::WorkloadGroup::list_fields,
+        "Sidecar" => networking::Sidecar::list_fields,
+        "ProxyConfig" => networking::ProxyConfig::list_fields,
+        "PeerAuthentication" => security::PeerAuthentication::list_fields,
+        "MeshConfig" => mesh_config::MeshConfig::list_fields,
+        _ => return all,
+    };
+    list("spec", &mut all);
+    all
+}
+
 macro_rules! boxed {
     ($spec:ident) => {
         |node, decoder| Decode::decode(node, decoder).map(Spec::$spec)
@@ -88,6 +106,9 @@ static KINDS: &[ReadKind] = &[
     istio(NETWORKING, NETWORKING_VERSIONS, "Gateway", boxed!(Gateway)),
     istio(NETWORKING, NETWORKING_VERSIONS, "ServiceEntry", boxed!(ServiceEntry)),
     istio(NETWORKING, NETWORKING_VERSIONS, "WorkloadEntry", boxed!(WorkloadEntry)),
+    istio(NETWORKING, NETWORKING_VERSIONS, "WorkloadGroup", boxed!(WorkloadGroup)),
+    istio(NETWORKING, NETWORKING_VERSIONS, "Sidecar", boxed!(Sidecar)),
+    istio(NETWORKING, NETWORKING_VERSIONS, "ProxyConfig", boxed!(ProxyConfig)),
     istio(SECURITY, &["v1", "v1beta1"], "PeerAuthentication", boxed!(PeerAuthentication)),
     istio(IEUM, &["v1alpha1"], "LocalMesh", boxed!(LocalMesh)),
 ];

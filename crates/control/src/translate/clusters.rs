@@ -2,16 +2,22 @@
 //! Names are Istio's, `outbound|<port>|<subset>|<host>`. What comes in at a workload is `inbound`'s.
 
 use super::authentication::{Authentication, is_subset};
+use super::balancing::{load_balancing, slow_start};
+use super::credentials::Credentials;
+use super::localities::{Order, places};
 use super::policy::{Chosen, Policies, Policy};
+use super::pools::{connections, limits, outlier_detection, panic_threshold};
 use super::protocol::Protocol;
 use super::registry::{Discovery, Port, Service};
 use super::upstream_tls::{Reach, TLS_MODE, TLS_MODE_ISTIO};
 use super::workload::Workload;
-use api::networking::{ClientTlsMode, H2UpgradePolicy, SimpleLb};
+use api::networking::{
+    ClientTlsMode, H2UpgradePolicy, HttpSettings, LocalityLoadBalancerSetting, TcpKeepalive,
+};
 use api::security::MutualTlsMode;
-use model::balance::LoadBalancing;
+use model::balance::{LoadBalancing, Spread};
 use model::cluster::{self, Cluster, TRANSPORT_MATCH_NAMESPACE, Transport, UpstreamHttp};
-use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, Locality, LocalityEndpoints};
+use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health};
 use model::metadata::{Metadata, Value};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -53,6 +59,9 @@ pub(super) struct ClusterSettings {
     pub(super) trust_domain: String,
     pub(super) auto_mtls: bool,
     pub(super) connect_timeout: Option<Duration>,
+    pub(super) keepalive: Option<TcpKeepalive>,
+    /// Preferences by locality where no rule has any.
+    pub(super) locality: Option<LocalityLoadBalancerSetting>,
 }
 
 /// The name of a cluster.
@@ -70,6 +79,7 @@ pub(super) struct ClusterMaker<'m> {
     pub(super) settings: &'m ClusterSettings,
     pub(super) policies: &'m Policies,
     pub(super) authentication: &'m Authentication,
+    pub(super) credentials: &'m Credentials,
     /// For gRPC libraries: no TLS, and only what they know.
     pub(super) grpc: bool,
 }
@@ -81,6 +91,8 @@ struct Part<'p> {
     subset: &'p str,
     /// Labels of the subset.
     labels: &'p BTreeMap<String, String>,
+    /// The rules that count.
+    chosen: &'p Chosen,
 }
 
 impl ClusterMaker<'_> {
@@ -94,10 +106,10 @@ impl ClusterMaker<'_> {
         for port in &service.ports {
             let (policy, from) = self.policies.policy(chosen, None, port.number);
             let from = from.unwrap_or_else(|| service.provenance.clone());
-            self.add(&Part { service, port, subset: "", labels: &none }, &policy, from, &mut set);
+            self.add(&Part { service, port, subset: "", labels: &none, chosen }, &policy, from, &mut set);
             for (subset, from) in self.policies.subsets(chosen) {
                 let (policy, _) = self.policies.policy(chosen, Some(subset), port.number);
-                let part = Part { service, port, subset: &subset.name, labels: &subset.labels };
+                let part = Part { service, port, subset: &subset.name, labels: &subset.labels, chosen };
                 self.add(&part, &policy, from, &mut set);
             }
         }
@@ -113,7 +125,9 @@ impl ClusterMaker<'_> {
     ) {
         let Part { service, port, subset, .. } = part;
         let name = cluster_name(port.number, subset, &service.host);
-        let assignment = self.assignment(part, &name);
+        let order = Order::of(part.chosen.client.as_ref(), policy, self.settings.locality.as_ref())
+            .filter(|_| !self.grpc);
+        let assignment = self.assignment(part, &name, order.as_ref());
         let discovery = match service.discovery {
             Discovery::Known => cluster::Discovery::Eds(name.clone()),
             Discovery::DnsOne => cluster::Discovery::LogicalDns(assignment.clone()),
@@ -122,12 +136,20 @@ impl ClusterMaker<'_> {
         let pool = policy.connection_pool.clone().unwrap_or_default();
         let tcp = pool.tcp.unwrap_or_default();
         let http = pool.http.unwrap_or_default();
-        let version = upstream_http(port.protocol, policy, http.h2_upgrade_policy);
+        let version = upstream_http(port.protocol, policy, &http);
         let Some((transport_matches, transport)) = self.transports(part, policy, Some(version)) else {
             return;
         };
+        let load_balancing = self.load_balancing(policy);
         let cluster = Cluster {
-            load_balancing: self.load_balancing(policy),
+            load_balancing,
+            spread: Spread {
+                weighted_localities: order.as_ref().is_some_and(Order::is_weighted),
+                ..self.spread(policy, load_balancing)
+            },
+            limits: limits(policy),
+            outlier_detection: policy.outlier_detection.as_ref().map(outlier_detection),
+            connections: connections(policy, self.settings.keepalive.as_ref()),
             connect_timeout: tcp.connect_timeout.or(self.settings.connect_timeout).unwrap_or(CONNECT_TIMEOUT),
             http: version,
             idle_timeout: Some(http.idle_timeout.unwrap_or(IDLE_TIMEOUT)).filter(|idle| !idle.is_zero()),
@@ -167,43 +189,42 @@ impl ClusterMaker<'_> {
             subset: part.subset,
             trust_domain: &self.settings.trust_domain,
             auto_mtls: self.settings.auto_mtls,
+            credentials: self.credentials,
+            secrets_of: Some(self.policies.namespace(part.chosen)).filter(|_| part.chosen.may_have_secrets),
             http: http.filter(|_| part.port.protocol.may_be_http()),
         };
         reach.transports(policy)
     }
 
     fn load_balancing(&self, policy: &Policy) -> LoadBalancing {
-        let simple = policy.load_balancer.as_ref().and_then(|lb| lb.simple);
-        match simple {
-            // All gRPC libraries know this one, and few any other.
-            _ if self.grpc => LoadBalancing::RoundRobin,
-            Some(SimpleLb::RoundRobin) => LoadBalancing::RoundRobin,
-            Some(SimpleLb::Random) => LoadBalancing::Random,
-            Some(
-                SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest | SimpleLb::Passthrough,
-            )
-            | None => LoadBalancing::LeastRequest,
+        // All gRPC libraries know this one, and few any other.
+        if self.grpc { LoadBalancing::RoundRobin } else { load_balancing(policy) }
+    }
+
+    fn spread(&self, policy: &Policy, load_balancing: LoadBalancing) -> Spread {
+        if self.grpc {
+            return Spread::default();
+        }
+        Spread {
+            panic_threshold: panic_threshold(policy.outlier_detection.as_ref()),
+            slow_start: slow_start(policy.load_balancer.as_ref(), load_balancing),
+            ..Spread::default()
         }
     }
 
-    fn assignment(&self, part: &Part<'_>, name: &str) -> Assignment {
-        let mut localities: BTreeMap<&str, Vec<Endpoint>> = BTreeMap::new();
+    fn assignment(&self, part: &Part<'_>, name: &str, order: Option<&Order<'_>>) -> Assignment {
+        let mut found: BTreeMap<(usize, &str), Vec<Endpoint>> = BTreeMap::new();
         for workload in part.service.workloads.iter().filter(|w| is_subset(part.labels, &w.labels)) {
             if let Some(endpoint) = self.endpoint(part, workload) {
-                localities.entry(&workload.locality).or_default().push(endpoint);
+                let distance = order.map_or(0, |order| order.distance(workload));
+                found.entry((distance, &workload.locality)).or_default().push(endpoint);
             }
         }
-        let in_place = |(place, endpoints): (&str, Vec<Endpoint>)| {
-            let mut parts = place.split('/').map(str::to_owned);
-            let mut next = || parts.next().unwrap_or_default();
-            LocalityEndpoints {
-                locality: Locality { region: next(), zone: next(), sub_zone: next() },
-                weight: Some(endpoints.iter().fold(0, |sum: u32, e| sum.saturating_add(e.weight))),
-                priority: 0,
-                endpoints,
-            }
-        };
-        Assignment { cluster: name.to_owned(), localities: localities.into_iter().map(in_place).collect() }
+        let mut localities = places(found);
+        if let Some(order) = order {
+            order.share_out(&mut localities);
+        }
+        Assignment { cluster: name.to_owned(), localities }
     }
 
     fn endpoint(&self, part: &Part<'_>, workload: &Workload) -> Option<Endpoint> {
@@ -231,13 +252,15 @@ impl ClusterMaker<'_> {
     }
 }
 
-fn upstream_http(protocol: Protocol, policy: &Policy, h2: H2UpgradePolicy) -> UpstreamHttp {
+fn upstream_http(protocol: Protocol, policy: &Policy, http: &HttpSettings) -> UpstreamHttp {
+    let h2 = http.h2_upgrade_policy;
     let own_tls = policy
         .tls
         .as_ref()
         .is_some_and(|tls| matches!(tls.mode, ClientTlsMode::Simple | ClientTlsMode::Mutual));
     match protocol {
         Protocol::Http2 | Protocol::Grpc => UpstreamHttp::Http2,
+        Protocol::Http | Protocol::Auto if http.use_client_protocol => UpstreamHttp::AsDownstream,
         Protocol::Http | Protocol::Auto if h2 == H2UpgradePolicy::Upgrade => UpstreamHttp::Http2,
         // By ALPN, such a destination was offered HTTP/1.1 only.
         Protocol::Auto if own_tls => UpstreamHttp::Http1,

@@ -7,6 +7,7 @@ use identity::certificate::parse_chain;
 use identity::config::server_config;
 use model::tls::{CertificatePair, DownstreamTls, SecretSource, TlsVersions};
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 /// Secrets by namespace and name.
 #[derive(Debug, Default)]
@@ -69,9 +70,25 @@ impl Credentials {
     }
 }
 
+/// Where systems keep the authorities they trust.
+const SYSTEM_AUTHORITIES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// The authorities that this system trusts. They are read once.
+pub(super) fn system_authorities() -> Option<&'static Vec<u8>> {
+    static FOUND: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+    let read = || {
+        let named = std::env::var_os("SSL_CERT_FILE").map(std::path::PathBuf::from);
+        let files = named.into_iter().chain(SYSTEM_AUTHORITIES.map(std::path::PathBuf::from));
+        files.filter_map(|file| std::fs::read(file).ok()).find(|pem| parse_chain(pem).is_ok())
+    };
+    FOUND.get_or_init(read).as_ref()
+}
+
 /// What keeps a certificate and its key from being presented together.
 fn fault_of_pair(pair: &CertificatePair) -> Option<String> {
     let tls = DownstreamTls {
+        tickets: true,
         certificates: vec![SecretSource::Inline(pair.clone())],
         validation: None,
         require_client_certificate: false,

@@ -9,7 +9,9 @@ use super::actions::weighted;
 use super::gateway_tls::downstream;
 use super::gateways::{EdgeServer, ServerKind, local_port};
 use super::matches::Asker;
+use super::policy::Client;
 use super::rules::{ConnectionRule, RuleSet, catch_all_last};
+use super::tuning::Tuner;
 use super::visibility::intersection;
 use crate::node::ProxyNode;
 use model::listener::{
@@ -131,6 +133,20 @@ impl EdgeMaker<'_> {
         downstream(&server.spec, alpn, &self.mesh.credentials, self.namespace)
     }
 
+    fn tuner(&self) -> Tuner<'_> {
+        let client = Client { namespace: self.namespace, labels: self.labels, locality: "" };
+        Tuner { registry: &self.mesh.registry, policies: &self.mesh.policies, client }
+    }
+
+    /// Bytes, to the destinations of `rule`.
+    fn tcp(&self, name: &str, rule: &ConnectionRule, port: u16) -> Network {
+        let clusters = weighted(&rule.destinations, port);
+        let idle = self.tuner().idle(clusters.iter().map(|one| one.cluster.as_str()));
+        let mut proxy = self.mesh.connections.tcp(name, clusters);
+        proxy.idle_timeout = idle.or(proxy.idle_timeout).filter(|idle| !idle.is_zero());
+        Network::Tcp(proxy)
+    }
+
     fn asker<'s>(&'s self, server: &'s EdgeServer) -> Asker<'s> {
         let port = server.spec.port.number;
         Asker { gateway: &server.gateway, namespace: self.namespace, labels: self.labels, port }
@@ -155,8 +171,7 @@ impl EdgeMaker<'_> {
         let rule = rules.find_map(|rules| rules.connection_rules(None, &asker).next());
         let name = server.table_name();
         let chain = |rule: &ConnectionRule| {
-            let clusters = weighted(&rule.destinations, asker.port);
-            let network = Network::Tcp(self.mesh.connections.tcp(&name, clusters));
+            let network = self.tcp(&name, rule, asker.port);
             FilterChain { name: name.clone(), condition, tls, network }
         };
         rule.filter(|rule| !rule.destinations.is_empty()).map(chain).into_iter().collect()
@@ -178,14 +193,13 @@ impl EdgeMaker<'_> {
                 }
                 // A name of `*` is no name at all, in a chain.
                 let names = if names.iter().any(|name| name == "*") { Vec::new() } else { names };
-                let clusters = weighted(&rule.destinations, asker.port);
                 let condition = ChainMatch {
                     server_names: names,
                     transport_protocol: Some("tls".to_owned()),
                     ..ChainMatch::default()
                 };
                 let name = format!("{}.{}", server.table_name(), chains.len());
-                let network = Network::Tcp(self.mesh.connections.tcp(&name, clusters));
+                let network = self.tcp(&name, rule, asker.port);
                 chains.push(FilterChain { name, condition, tls: None, network });
             }
         }
@@ -243,13 +257,15 @@ impl EdgeMaker<'_> {
                 ..VirtualHost::default()
             }
         };
-        RouteConfiguration {
+        let mut table = RouteConfiguration {
             name,
             virtual_hosts: hosts.into_iter().map(virtual_host).collect(),
             // Clients reach the gateway at whatever port it has on this machine.
             ignore_port: true,
             ..RouteConfiguration::default()
-        }
+        };
+        self.tuner().tune(&mut table);
+        table
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) fn downstream(
         false => None,
     };
     Some(DownstreamTls {
+        tickets: true,
         certificates: certificates(tls, credentials, namespace)?,
         validation,
         require_client_certificate: checks_clients && tls.mode != ServerTlsMode::OptionalMutual,
@@ -93,10 +94,6 @@ pub(super) fn unsupported(
     (path, credentials): (&str, &Credentials),
     found: &mut Vec<Diagnostic>,
 ) {
-    if !server.bind.is_empty() {
-        let message = "`bind` is not supported yet; the gateway's own address counts";
-        found.push(object.warning(&format!("{path}.bind"), message).help("remove it"));
-    }
     let Some(tls) = &server.tls else { return };
     let terminates = matches!(kind, ServerKind::Https | ServerKind::TlsTerminated);
     if terminates && tls.mode != ServerTlsMode::IstioMutual {
@@ -115,24 +112,4 @@ pub(super) fn unsupported(
             found.push(object.warning(&format!("{path}.tls.credentialName"), message).help(help));
         }
     }
-    let mut tell = |written: bool, field: &str, help: &str| {
-        if written {
-            let message =
-                format!("`{field}` is not supported yet and does nothing; the rest of the server works");
-            found.push(object.warning(&format!("{path}.tls.{field}"), message).help(help));
-        }
-    };
-    tell(!tls.cipher_suites.is_empty(), "cipherSuites", "the proxy's own are offered");
-    tell(!tls.ca_crl.is_empty(), "caCrl", "revoked certificates are accepted");
-    tell(
-        !tls.verify_certificate_spki.is_empty(),
-        "verifyCertificateSpki",
-        "clients are judged by their issuer",
-    );
-    tell(
-        !tls.verify_certificate_hash.is_empty(),
-        "verifyCertificateHash",
-        "clients are judged by their issuer",
-    );
-    tell(tls.insecure_skip_verify == Some(true), "insecureSkipVerify", "clients are judged by their issuer");
 }

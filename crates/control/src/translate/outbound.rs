@@ -13,6 +13,7 @@ use super::policy::Client;
 use super::protocol::Protocol;
 use super::registry::{Port, Registry, Service};
 use super::rules::{RuleSet, Rules, bare_route, default_route};
+use super::tuning::Tuner;
 use crate::node::{OUTBOUND_PORT, ProxyNode};
 use model::listener::{ChainMatch, Direction, FilterChain, Inspection, Listener, Network, RouteSource};
 use model::metadata::Metadata;
@@ -61,6 +62,7 @@ pub(super) struct TableMaker<'m> {
     pub(super) rules: &'m Rules,
     pub(super) defaults: &'m Defaults,
     pub(super) client: Client<'m>,
+    pub(super) tuner: Tuner<'m>,
 }
 
 impl TableMaker<'_> {
@@ -92,7 +94,10 @@ impl TableMaker<'_> {
         for rules in self.rules.for_mesh(namespace).filter(|rules| rules.has_http()) {
             virtual_hosts.extend(self.undeclared(rules, &mut taken));
         }
-        RouteConfiguration { name: ROUTES.to_owned(), virtual_hosts, ..RouteConfiguration::default() }
+        let mut table =
+            RouteConfiguration { name: ROUTES.to_owned(), virtual_hosts, ..RouteConfiguration::default() };
+        self.tuner.tune(&mut table);
+        table
     }
 
     fn asker(&self, port: u16) -> Asker<'_> {

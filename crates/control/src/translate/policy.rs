@@ -4,14 +4,15 @@
 //! the most specific host counts, and all rules for that host together: the policy of the first, the subsets of all.
 
 use super::authentication::is_subset;
+use super::localities::Whereabouts;
 use super::registry::{Registry, Service, provenance};
 use super::visibility::{Visibility, covers, specificity};
 use crate::hosts::full_name;
 use crate::world::World;
 use api::Object;
 use api::networking::{
-    ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, PortTrafficPolicy,
-    Subset, TrafficPolicy,
+    ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection,
+    PortTrafficPolicy, RetryBudget, Subset, TrafficPolicy,
 };
 use model::provenance::Provenance;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -38,13 +39,22 @@ struct Rule {
 }
 
 /// Positions of the rules that count for a client and a service; what makes one client's clusters another's.
-pub(super) type Chosen = Vec<usize>;
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Chosen {
+    rules: Vec<usize>,
+    /// The client is in the namespace of the rules, whose Secrets it may have.
+    pub(super) may_have_secrets: bool,
+    /// Where the client is, if that makes a difference.
+    pub(super) client: Option<Whereabouts>,
+}
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Client<'c> {
     pub(super) namespace: &'c str,
     pub(super) labels: &'c BTreeMap<String, String>,
+    /// `region/zone/subzone`; empty where nobody knows.
+    pub(super) locality: &'c str,
 }
 
 /// What rules say of one port of a service or of a subset of it.
@@ -52,7 +62,9 @@ pub(super) struct Client<'c> {
 pub(super) struct Policy {
     pub(super) load_balancer: Option<LoadBalancerSettings>,
     pub(super) connection_pool: Option<ConnectionPoolSettings>,
+    pub(super) outlier_detection: Option<OutlierDetection>,
     pub(super) tls: Option<ClientTlsSettings>,
+    pub(super) retry_budget: Option<RetryBudget>,
 }
 
 impl Policies {
@@ -84,7 +96,11 @@ impl Policies {
             // Everybody obeys a namespace's rules for its own services, if everybody sees them.
             let service = registry.find(&rule.host).filter(|_| !rule.host.starts_with('*'));
             let is_about_others = service.is_none_or(|service| service.namespace != rule.namespace);
-            if is_about_others || rule.has_secrets() || !rule.clients.is_empty() || rule.visibility != Visibility::Everywhere {
+            if is_about_others
+                || rule.has_secrets()
+                || !rule.clients.is_empty()
+                || rule.visibility != Visibility::Everywhere
+            {
                 namespaces.insert(rule.namespace.clone());
             }
             namespaces.extend(rule.visibility.namespaces().iter().cloned());
@@ -95,17 +111,49 @@ impl Policies {
         (namespaces, labels)
     }
 
+    /// Whether no rule says anything that routes would have to carry.
+    pub(super) fn is_silent_of_routes(&self) -> bool {
+        let speaks = |balancer: &Option<LoadBalancerSettings>, pool: &Option<ConnectionPoolSettings>| {
+            balancer.as_ref().is_some_and(|balancer| balancer.consistent_hash.is_some())
+                || pool.as_ref().and_then(|pool| pool.tcp.as_ref()?.idle_timeout).is_some()
+        };
+        let of_policy = |traffic: &TrafficPolicy| {
+            let ports = &traffic.port_level_settings;
+            speaks(&traffic.load_balancer, &traffic.connection_pool)
+                || ports.iter().any(|port| speaks(&port.load_balancer, &port.connection_pool))
+        };
+        !self.rules.iter().flat_map(Rule::policies).any(of_policy)
+    }
+
     /// The rules that count for `client` and `service`.
     pub(super) fn choose(&self, client: Client<'_>, service: &Service) -> Chosen {
         let namespaces = [client.namespace, &service.namespace, &self.root_namespace];
-        namespaces
+        let rules = namespaces
             .into_iter()
             .map(|namespace| self.in_namespace(namespace, client, service))
             .find(|c| !c.is_empty())
-            .unwrap_or_default()
+            .unwrap_or_default();
+        let chosen = || rules.iter().filter_map(|at| self.rules.get(*at));
+        let is_local = chosen().any(Rule::is_about_places) && !client.locality.is_empty();
+        Chosen {
+            may_have_secrets: chosen().any(|rule| rule.has_secrets() && rule.namespace == client.namespace),
+            client: is_local
+                .then(|| Whereabouts { locality: client.locality.to_owned(), labels: client.labels.clone() }),
+            rules,
+        }
     }
 
-    fn in_namespace(&self, namespace: &str, client: Client<'_>, service: &Service) -> Chosen {
+    /// Whether it makes a difference where clients are.
+    pub(super) fn is_about_places(&self) -> bool {
+        self.rules.iter().any(Rule::is_about_places)
+    }
+
+    /// The namespace of the chosen rules: all are of one.
+    pub(super) fn namespace(&self, chosen: &Chosen) -> &str {
+        chosen.rules.first().and_then(|at| self.rules.get(*at)).map_or("", |rule| &rule.namespace)
+    }
+
+    fn in_namespace(&self, namespace: &str, client: Client<'_>, service: &Service) -> Vec<usize> {
         let suits = |(_, rule): &(usize, &Rule)| {
             rule.namespace == namespace
                 && rule.visibility.includes(client.namespace)
@@ -126,7 +174,7 @@ impl Policies {
     /// The subsets that the chosen rules name, each name once.
     pub(super) fn subsets(&self, chosen: &Chosen) -> Vec<(&Subset, Provenance)> {
         let mut subsets: Vec<(&Subset, Provenance)> = Vec::new();
-        for rule in chosen.iter().filter_map(|at| self.rules.get(*at)) {
+        for rule in chosen.rules.iter().filter_map(|at| self.rules.get(*at)) {
             for (index, subset) in rule.spec.subsets.iter().enumerate() {
                 if subsets.iter().all(|(known, _)| known.name != subset.name) {
                     subsets.push((subset, provenance(&rule.object, &format!("spec.subsets[{index}]"))));
@@ -143,7 +191,7 @@ impl Policies {
         subset: Option<&Subset>,
         port: u16,
     ) -> (Policy, Option<Provenance>) {
-        let rules = || chosen.iter().filter_map(|at| self.rules.get(*at));
+        let rules = || chosen.rules.iter().filter_map(|at| self.rules.get(*at));
         let whole = rules().find_map(|rule| Some((rule.spec.traffic_policy.as_ref()?, rule)));
         let mut policy = Policy::default();
         if let Some((traffic, _)) = whole {
@@ -156,6 +204,38 @@ impl Policies {
     }
 }
 
+impl Rule {
+    /// Every policy it writes.
+    fn policies(&self) -> impl Iterator<Item = &TrafficPolicy> {
+        let subsets = self.spec.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref());
+        self.spec.traffic_policy.iter().chain(subsets)
+    }
+
+    /// Whether endpoints near a client may be preferred.
+    fn is_about_places(&self) -> bool {
+        let balances = |lb: &Option<LoadBalancerSettings>| {
+            lb.as_ref().is_some_and(|lb| lb.locality_lb_setting.is_some())
+        };
+        self.policies().any(|policy| {
+            policy.outlier_detection.is_some()
+                || balances(&policy.load_balancer)
+                || policy
+                    .port_level_settings
+                    .iter()
+                    .any(|port| port.outlier_detection.is_some() || balances(&port.load_balancer))
+        })
+    }
+
+    /// Whether it names Secrets.
+    fn has_secrets(&self) -> bool {
+        let names =
+            |tls: &Option<ClientTlsSettings>| tls.as_ref().is_some_and(|tls| !tls.credential_name.is_empty());
+        self.policies().any(|policy| {
+            names(&policy.tls) || policy.port_level_settings.iter().any(|port| names(&port.tls))
+        })
+    }
+}
+
 impl Policy {
     /// Blocks that are there replace what was said before; settings of the port replace everything.
     fn override_with(&mut self, traffic: &TrafficPolicy, port: u16) {
@@ -164,7 +244,9 @@ impl Policy {
             *self = Self {
                 load_balancer: own.load_balancer.clone(),
                 connection_pool: own.connection_pool.clone(),
+                outlier_detection: own.outlier_detection.clone(),
                 tls: own.tls.clone(),
+                retry_budget: None,
             };
             return;
         }
@@ -173,6 +255,12 @@ impl Policy {
         }
         if traffic.connection_pool.is_some() {
             self.connection_pool.clone_from(&traffic.connection_pool);
+        }
+        if traffic.outlier_detection.is_some() {
+            self.outlier_detection.clone_from(&traffic.outlier_detection);
+        }
+        if traffic.retry_budget.is_some() {
+            self.retry_budget.clone_from(&traffic.retry_budget);
         }
         if traffic.tls.is_some() {
             self.tls.clone_from(&traffic.tls);

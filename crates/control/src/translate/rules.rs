@@ -9,7 +9,6 @@ use super::matches::{Asker, MESH, Scope, gateway_name, request};
 use super::place::Place;
 use super::protocol::Protocol;
 use super::registry::{Registry, provenance};
-use super::unsupported;
 use super::visibility::{Visibility, covers, specificity};
 use crate::hosts::full_name;
 use crate::world::World;
@@ -87,7 +86,6 @@ impl Rules {
         let delegates = Delegates::of(world);
         let sources = Sources { registry, defaults, delegates: &delegates };
         for (object, spec) in world.virtual_services() {
-            unsupported::virtual_service(object, spec, found);
             // Without hosts it is a delegate, which only another VirtualService can bring to effect.
             if !spec.hosts.is_empty() {
                 all.push(RuleSet::of(object, spec, &sources, found));

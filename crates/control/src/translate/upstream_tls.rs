@@ -1,8 +1,11 @@
 //! TLS towards destinations: mutual TLS of the mesh, chosen per endpoint unless a DestinationRule says otherwise, and
 //! what a DestinationRule asks for by itself.
 
+use super::credentials::{Credentials, system_authorities};
 use super::policy::Policy;
 use super::registry::{Port, Service};
+use crate::world::World;
+use api::Diagnostic;
 use api::networking::{ClientTlsMode, ClientTlsSettings};
 use model::cluster::{Transport, TransportMatch, UpstreamHttp};
 use model::matcher::StringMatch;
@@ -25,6 +28,9 @@ pub(super) struct Reach<'r> {
     pub(super) trust_domain: &'r str,
     /// Endpoints that can are spoken to by mutual TLS without being asked to.
     pub(super) auto_mtls: bool,
+    pub(super) credentials: &'r Credentials,
+    /// The namespace whose Secrets the client may have.
+    pub(super) secrets_of: Option<&'r str>,
     /// The version of HTTP spoken; `None` when the cluster carries bytes.
     pub(super) http: Option<UpstreamHttp>,
 }
@@ -86,15 +92,28 @@ impl Reach<'_> {
         }
     }
 
-    /// TLS of the destination's own. Certificates and authorities of clients are not delivered yet.
+    /// TLS of the destination's own; `None` when something that it needs is not there.
     fn own(&self, tls: &ClientTlsSettings) -> Option<Transport> {
-        if !is_delivered(tls) {
-            return None;
-        }
         let host = self.service.host.trim_start_matches("*.");
+        let names = match tls.subject_alt_names.as_slice() {
+            [] if self.service.subject_alt_names.is_empty() => vec![host.to_owned()],
+            [] => self.service.subject_alt_names.clone(),
+            written => written.to_vec(),
+        };
+        let checks = tls.insecure_skip_verify != Some(true);
+        let validation = |trust| PeerValidation {
+            trust: SecretSource::Inline(trust),
+            subject_alt_names: names.into_iter().map(any_exact).collect(),
+        };
         Some(Transport::Tls(Box::new(UpstreamTls {
-            certificate: None,
-            validation: None,
+            certificate: match tls.mode {
+                ClientTlsMode::Mutual => {
+                    let pair = self.credentials.certificate(self.secrets_of?, &tls.credential_name)?;
+                    Some(SecretSource::Inline(pair.clone()))
+                }
+                _ => None,
+            },
+            validation: if checks { Some(validation(self.authorities(tls)?)) } else { None },
             sni: Some(if tls.sni.is_empty() { host.to_owned() } else { tls.sni.clone() }),
             alpn: match self.http {
                 Some(UpstreamHttp::Http2) => vec!["h2".to_owned()],
@@ -104,15 +123,72 @@ impl Reach<'_> {
             versions: TlsVersions::default(),
         })))
     }
+
+    /// Who may have signed the server's certificate: as the Secret says, else as the system does.
+    fn authorities(&self, tls: &ClientTlsSettings) -> Option<Vec<u8>> {
+        match (tls.credential_name.as_str(), tls.ca_certificates.as_str()) {
+            ("", "" | "system") => system_authorities().cloned(),
+            ("", _) => None,
+            (name, _) => {
+                // A Secret for `MUTUAL` may have nothing but certificate and key.
+                match self.credentials.authorities(self.secrets_of?, name) {
+                    Some(authorities) => Some(authorities.clone()),
+                    None if tls.mode == ClientTlsMode::Mutual => system_authorities().cloned(),
+                    None => None,
+                }
+            }
+        }
+    }
 }
 
-/// Whether a client has all that these settings need: those that check nothing and show nothing need nothing.
-pub(super) fn is_delivered(tls: &ClientTlsSettings) -> bool {
-    match tls.mode {
-        ClientTlsMode::Disable | ClientTlsMode::IstioMutual => true,
-        ClientTlsMode::Simple => tls.insecure_skip_verify == Some(true),
-        ClientTlsMode::Mutual => false,
+/// Tells of TLS that cannot be: without what it needs, the destination does not exist.
+pub(super) fn unsupported(world: &World, credentials: &Credentials, found: &mut Vec<Diagnostic>) {
+    for (object, rule) in world.destination_rules() {
+        let subsets = rule.subsets.iter().enumerate().filter_map(|(at, subset)| {
+            Some((format!("spec.subsets[{at}].trafficPolicy"), subset.traffic_policy.as_ref()?))
+        });
+        let whole = rule.traffic_policy.iter().map(|policy| ("spec.trafficPolicy".to_owned(), policy));
+        for (path, policy) in whole.chain(subsets) {
+            let ports = policy.port_level_settings.iter().enumerate();
+            let ports = ports.filter_map(|(at, port)| {
+                Some((format!("{path}.portLevelSettings[{at}]"), port.tls.as_ref()?))
+            });
+            for (path, tls) in policy.tls.iter().map(|tls| (path.clone(), tls)).chain(ports) {
+                if let Some((problem, help)) = problem(tls, object.namespace(), credentials) {
+                    let message = format!("{problem}; such requests are answered with 503");
+                    found.push(object.warning(&format!("{path}.tls"), message).help(help));
+                }
+            }
+        }
     }
+}
+
+fn problem(
+    tls: &ClientTlsSettings,
+    namespace: &str,
+    credentials: &Credentials,
+) -> Option<(String, &'static str)> {
+    let is_own = matches!(tls.mode, ClientTlsMode::Simple | ClientTlsMode::Mutual);
+    let name = tls.credential_name.as_str();
+    let has_files =
+        !tls.client_certificate.is_empty() || !matches!(tls.ca_certificates.as_str(), "" | "system");
+    if !is_own || (tls.mode == ClientTlsMode::Simple && tls.insecure_skip_verify == Some(true)) {
+        return None;
+    }
+    if name.is_empty() && (has_files || tls.mode == ClientTlsMode::Mutual) {
+        let problem = "certificates from files are not supported yet".to_owned();
+        return Some((
+            problem,
+            "put them into a Secret of the client's namespace, and its name into `credentialName`",
+        ));
+    }
+    let is_there = match tls.mode {
+        _ if name.is_empty() => true,
+        ClientTlsMode::Mutual => credentials.certificate(namespace, name).is_some(),
+        _ => credentials.authorities(namespace, name).is_some(),
+    };
+    let problem = || format!("namespace `{namespace}` has no Secret `{name}` with what this needs");
+    (!is_there).then(|| (problem(), "declare it, with `tls.crt` and `tls.key` for `MUTUAL`, and `ca.crt`"))
 }
 
 /// A name of any kind, exactly.

@@ -257,6 +257,7 @@ pub(crate) fn cluster(out: &mut String, c: &Cluster) {
         Discovery::StrictDns(a) => format!("dns {}", addresses(a)),
         Discovery::LogicalDns(a) => format!("dns-one {}", addresses(a)),
         Discovery::OriginalDestination => "original".to_owned(),
+        Discovery::Aggregate(of) => format!("aggregate {of:?}"),
     };
     let idle = c.idle_timeout.map_or("never".to_owned(), |t| format!("{t:?}"));
     line!(
@@ -268,6 +269,10 @@ pub(crate) fn cluster(out: &mut String, c: &Cluster) {
         c.connect_timeout,
         from(c.provenance.as_ref())
     );
+    said(out, "limits", &c.limits, &Default::default());
+    said(out, "outliers", &c.outlier_detection, &None);
+    said(out, "spread", &c.spread, &Default::default());
+    said(out, "connections", &c.connections, &Default::default());
     for m in &c.transport_matches {
         let labels: Vec<String> =
             m.labels.iter().map(|(k, v)| format!("{k}={}", v.as_text().unwrap_or_default())).collect();
@@ -275,6 +280,13 @@ pub(crate) fn cluster(out: &mut String, c: &Cluster) {
     }
     if c.transport != Transport::Plain {
         line!(out, "  {}", transport(&c.transport));
+    }
+}
+
+/// A part, if it says more than what is usual.
+fn said<T: PartialEq + std::fmt::Debug>(out: &mut String, name: &str, part: &T, usual: &T) {
+    if part != usual {
+        line!(out, "  {name} {part:?}");
     }
 }
 
@@ -306,7 +318,9 @@ pub(crate) fn endpoints(out: &mut String, a: &Assignment) {
             } else {
                 format!(" {}/{}/{}", l.region, l.zone, l.sub_zone)
             };
-            line!(out, "  {address} weight {} {:?} {tls} {workload}{locality}", e.weight, e.health);
+            let priority =
+                if place.priority == 0 { String::new() } else { format!(" priority {}", place.priority) };
+            line!(out, "  {address} weight {} {:?} {tls} {workload}{locality}{priority}", e.weight, e.health);
         }
     }
 }

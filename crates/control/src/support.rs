@@ -1,0 +1,197 @@
+//! Which fields of Istio's API take effect: all of them, but for those that [`WORDS`] is about. `ieum check` tells of the
+//! latter where they are written, and [`table`] is `docs/istio-api.md`.
+
+use api::document::fields_of;
+use std::fmt::Write;
+
+/// How it stands with a field that does nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It will.
+    NotYet,
+    /// There is nothing here that it could be about.
+    NotHere,
+}
+
+/// What is said of a field.
+#[derive(Debug)]
+pub(crate) struct Word {
+    pub(crate) kind: &'static str,
+    /// The last part of its path, such as `connectionPool.http.maxRetries`; all below it is meant, too.
+    path: &'static str,
+    /// Only this value of it.
+    pub(crate) value: Option<&'static str>,
+    pub(crate) standing: Standing,
+    /// What happens instead.
+    pub(crate) instead: &'static str,
+}
+
+const fn not_yet(kind: &'static str, path: &'static str, instead: &'static str) -> Word {
+    Word { kind, path, value: None, standing: Standing::NotYet, instead }
+}
+
+const fn not_here(kind: &'static str, path: &'static str, instead: &'static str) -> Word {
+    Word { kind, path, value: None, standing: Standing::NotHere, instead }
+}
+
+const fn of_value(word: Word, value: &'static str) -> Word {
+    Word { value: Some(value), ..word }
+}
+
+const VS: &str = "VirtualService";
+const DR: &str = "DestinationRule";
+const GATEWAY: &str = "Gateway";
+const ENTRY: &str = "ServiceEntry";
+const SIDECAR: &str = "Sidecar";
+const GROUP: &str = "WorkloadGroup";
+const PROXY: &str = "ProxyConfig";
+/// Kinds in the order of the table.
+const KINDS: [&str; 10] =
+    [VS, DR, GATEWAY, ENTRY, "WorkloadEntry", GROUP, SIDECAR, PROXY, "PeerAuthentication", "MeshConfig"];
+
+const ANY_ADDRESS: &str = "the rule takes connections to and from any address";
+const BY_ISSUER: &str = "clients are judged by their issuer";
+const NO_FILES: &str = "put it into a Secret and the Secret's name into `credentialName`";
+
+/// What is said, by kind.
+pub(crate) static WORDS: &[Word] = &[
+    not_yet(VS, "retries.retryRemoteLocalities", "every endpoint may be tried"),
+    not_here(VS, "match[].statPrefix", "metrics keep their names, as `istio_requests_total` does everywhere"),
+    not_here(VS, "fault.delay.exponentialDelay", "nobody implements it"),
+    not_here(VS, "fault.abort.http2Error", "nobody implements it"),
+    not_yet(VS, "destinationSubnets", ANY_ADDRESS),
+    not_yet(VS, "sourceSubnet", ANY_ADDRESS),
+    of_value(
+        not_here(
+            DR,
+            "loadBalancer.simple",
+            "there is no captured traffic; the less loaded of two endpoints is picked",
+        ),
+        "PASSTHROUGH",
+    ),
+    not_yet(DR, "loadBalancer.zoneAwareLbSetting", "all zones are alike"),
+    not_yet(DR, "connectionPool.tcp.maxConnectionDuration", "connections are used on"),
+    not_yet(DR, "connectionPool.http.maxConcurrentStreams", "there is no limit"),
+    not_yet(DR, "connectionPool.http.http2KeepAlive", "no pings are sent"),
+    not_here(
+        DR,
+        "outlierDetection.consecutiveErrors",
+        "Istio ignores it too; write `consecutiveGatewayErrors`",
+    ),
+    not_yet(DR, "outlierDetection.outlierDetectionHttpErrorCodes", "every 5xx counts"),
+    not_yet(DR, "tls.clientCertificate", NO_FILES),
+    not_yet(DR, "tls.privateKey", NO_FILES),
+    not_yet(DR, "tls.caCertificates", NO_FILES),
+    not_yet(DR, "tls.caCrl", "revoked certificates are accepted"),
+    not_yet(DR, "tunnel", "connections go straight to the destination"),
+    not_yet(DR, "proxyProtocol", "no header is sent"),
+    not_yet(DR, "retryBudget.budgetInterval", "requests that are under way now count"),
+    not_yet(GATEWAY, "servers[].bind", "the gateway's own address counts"),
+    not_here(GATEWAY, "servers[].defaultEndpoint", "nobody implements it"),
+    not_here(GATEWAY, "port.targetPort", "the LocalMesh says where a gateway listens"),
+    not_yet(GATEWAY, "tls.serverCertificate", NO_FILES),
+    not_yet(GATEWAY, "tls.privateKey", NO_FILES),
+    not_yet(GATEWAY, "tls.caCertificates", NO_FILES),
+    not_yet(GATEWAY, "tls.tlsCertificates", NO_FILES),
+    not_yet(GATEWAY, "tls.caCrl", "revoked certificates are accepted"),
+    not_yet(GATEWAY, "tls.verifyCertificateSpki", BY_ISSUER),
+    not_yet(GATEWAY, "tls.verifyCertificateHash", BY_ISSUER),
+    not_yet(GATEWAY, "tls.cipherSuites", "the proxy's own are offered"),
+    not_yet(GATEWAY, "tls.insecureSkipVerify", BY_ISSUER),
+    of_value(not_yet(GATEWAY, "tls.mode", "nothing listens for this server"), "AUTO_PASSTHROUGH"),
+    not_here(ENTRY, "addresses", "applications reach services by name, through their sidecar"),
+    of_value(not_yet(ENTRY, "resolution", "name each host, with `resolution: DNS`"), "DYNAMIC_DNS"),
+    not_here("WorkloadEntry", "network", "all workloads are on one"),
+    not_yet(GROUP, "spec", "write a WorkloadEntry for each workload"),
+    not_yet(SIDECAR, "spec", "its workloads are sent everything they may see"),
+    not_here(PROXY, "environmentVariables", "the proxy has no settings there"),
+    not_here(PROXY, "image", "there are no container images"),
+    not_yet(PROXY, "concurrency", "there is a worker thread per core"),
+    not_yet(PROXY, "selector", "it is about no workload yet"),
+    of_value(
+        not_yet("MeshConfig", "outboundTrafficPolicy.mode", "declare such hosts in a ServiceEntry"),
+        "ALLOW_ANY",
+    ),
+    of_value(
+        not_yet("MeshConfig", "outboundTrafficPolicy.mode", "declare such hosts in a ServiceEntry"),
+        "ALLOW_ANY_DYNAMIC_DNS",
+    ),
+];
+
+/// What is said of the field at `path` (`spec.http[].timeout`) when it holds `value`; `None` when it takes effect.
+pub(crate) fn standing(kind: &str, path: &str, value: Option<&str>) -> Option<&'static Word> {
+    WORDS
+        .iter()
+        .filter(|word| word.kind == kind)
+        .find(|word| word.value.is_none_or(|wanted| value == Some(wanted)) && is_end_of(word.path, path))
+}
+
+fn is_end_of(end: &str, path: &str) -> bool {
+    let path = path.strip_suffix("[]").unwrap_or(path);
+    path.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.') || rest.ends_with("[]"))
+}
+
+/// Whether a field's standing is another's: policies of subsets and ports are as the one of the whole.
+fn is_repetition(path: &str) -> bool {
+    path.starts_with("spec.subsets[].trafficPolicy.")
+        || (path.contains("portLevelSettings[].") && !path.contains("portLevelSettings[].port."))
+}
+
+/// The table of every field, as `docs/istio-api.md` has it.
+pub fn table() -> String {
+    let mut out = String::from(
+        "# Fields of Istio's API\n\n\
+         Made from the code by a test of `crates/control`; `ieum check` tells of every field that is *not yet*. v1, v1beta1 and\n\
+         v1alpha3 are read alike. Policies of subsets and ports of a DestinationRule are as the policy of the whole.\n",
+    );
+    for kind in KINDS {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "\n## {kind}\n\n| field | |\n|---|---|\n");
+        for path in fields_of(kind).iter().filter(|path| !is_repetition(path)) {
+            let name = path.strip_prefix("spec.").unwrap_or(path);
+            let _ = writeln!(out, "| `{name}` | {} |", describe(kind, path));
+        }
+    }
+    out
+}
+
+/// How it stands with the field at `path`, or with what it is a part of.
+fn describe(kind: &str, path: &str) -> String {
+    let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
+    let whole = ends.filter_map(|end| path.get(..end)).find_map(|part| {
+        WORDS.iter().find(|word| word.kind == kind && word.value.is_none() && is_end_of(word.path, part))
+    });
+    let text = |word: &Word| match word.standing {
+        Standing::NotYet => format!("**not yet**: {}", word.instead),
+        Standing::NotHere => format!("not meaningful here: {}", word.instead),
+    };
+    if let Some(word) = whole {
+        return text(word);
+    }
+    let values = WORDS.iter().filter(|word| word.kind == kind && is_end_of(word.path, path));
+    let values = values.filter_map(|word| Some(format!("; `{}` {}", word.value?, text(word))));
+    format!("honoured{}", values.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_about_a_field_that_there_is() {
+        for word in WORDS {
+            let about = |path: &String| {
+                let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
+                ends.filter_map(|end| path.get(..end)).any(|part| is_end_of(word.path, part))
+            };
+            assert!(fields_of(word.kind).iter().any(about), "{} {}", word.kind, word.path);
+        }
+    }
+
+    #[test]
+    fn a_word_is_about_whole_names_only() {
+        assert!(is_end_of("tls.caCrl", "spec.trafficPolicy.tls.caCrl"));
+        assert!(is_end_of("bind", "spec.servers[].bind"));
+        assert!(!is_end_of("tls.caCrl", "spec.trafficPolicy.mtls.caCrl"));
+    }
+}
