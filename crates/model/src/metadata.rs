@@ -2,10 +2,20 @@
 //! Those who put something in agree with those who read it; this module only carries it.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
-/// Metadata by namespace (`filter_metadata`).
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Metadata(pub BTreeMap<String, BTreeMap<String, Value>>);
+/// Metadata by namespace (`filter_metadata`). Clones share it: what thousands of routes carry is there once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metadata(pub Arc<BTreeMap<String, BTreeMap<String, Value>>>);
+
+/// Most things carry nothing.
+static NOTHING: LazyLock<Metadata> = LazyLock::new(|| Metadata(Arc::default()));
+
+impl Default for Metadata {
+    fn default() -> Self {
+        NOTHING.clone()
+    }
+}
 
 /// A value of `google.protobuf.Struct`.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,9 +50,27 @@ impl Metadata {
         self.value(namespace, key)?.as_str()
     }
 
+    /// Takes out all that is in `namespace`.
+    pub fn remove(&mut self, namespace: &str) -> Option<BTreeMap<String, Value>> {
+        let taken =
+            self.0.contains_key(namespace).then(|| Arc::make_mut(&mut self.0).remove(namespace)).flatten();
+        if self.0.is_empty() {
+            *self = Self::default();
+        }
+        taken
+    }
+
+    /// Shares what `other` carries, if it is the same.
+    pub fn share_with(&mut self, other: &Self) {
+        if self.0 == other.0 {
+            self.0 = other.0.clone();
+        }
+    }
+
     /// Puts `value` at `namespace`, then `key`.
     pub fn set(&mut self, namespace: &str, key: &str, value: impl Into<Value>) {
-        self.0.entry(namespace.to_owned()).or_default().insert(key.to_owned(), value.into());
+        let namespaces = Arc::make_mut(&mut self.0);
+        namespaces.entry(namespace.to_owned()).or_default().insert(key.to_owned(), value.into());
     }
 }
 

@@ -309,7 +309,8 @@ impl Subscription {
         names.retain(|name| !left.contains(&**name));
         names.sort();
         names.dedup();
-        let is_all = |layer: &&Arc<Layer>| layer.len() == names.len() && layer.iter().map(|(name, _)| name).eq(&names);
+        let is_all =
+            |layer: &&Arc<Layer>| layer.len() == names.len() && layer.iter().map(|(name, _)| name).eq(&names);
         self.names = match layers.iter().find(is_all) {
             Some(layer) => layer.whole().1.clone(),
             None => names.into(),

@@ -5,6 +5,7 @@ use super::place::{Decoded, Place, fields};
 use super::value::{self, encode_flag, encode_number, flag_or};
 use super::{answer, condition, filter, forward, headers, retry};
 use envoy_types::pb::envoy::config::route::v3 as proto;
+use model::metadata::Metadata;
 use model::route::{Action, FilterSettings, Mirror, Route, RouteConfiguration, Setting, VirtualHost};
 
 /// `validate` says whether clusters have to exist where the table does not say so itself.
@@ -98,11 +99,19 @@ fn decode_host(place: &Place<'_>, host: &proto::VirtualHost, mirrors: &[Mirror])
     };
     let routes = routes.iter().enumerate();
     let routes = routes.map(|(i, route)| decode_route(&place.item("routes", i), route, mirrors));
+    let mut routes: Vec<Route> = routes.collect::<Decoded<_>>()?;
+    // There may be thousands: no room to spare, and what neighbours have in common once.
+    routes.shrink_to_fit();
+    let mut last = Metadata::default();
+    for route in &mut routes {
+        route.metadata.share_with(&last);
+        last = route.metadata.clone();
+    }
     let retry = retry_policy.as_ref().map(|policy| retry::decode(&place.field("retry_policy"), policy));
     Ok(VirtualHost {
         name: name.clone(),
         domains: domains.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
-        routes: routes.collect::<Decoded<_>>()?,
+        routes,
         request_headers: headers::decode_edits(
             place,
             headers::REQUEST,

@@ -165,7 +165,9 @@ pub(super) fn json() -> Of<Value> {
 }
 
 pub(super) fn metadata() -> Of<Metadata> {
-    btree_map(name(), btree_map(name(), json(), 0..4), 0..4).prop_map(Metadata).boxed()
+    btree_map(name(), btree_map(name(), json(), 0..4), 0..4)
+        .prop_map(|all| Metadata(std::sync::Arc::new(all)))
+        .boxed()
 }
 
 fn provenance() -> Of<Option<Provenance>> {

@@ -11,6 +11,7 @@ use model::provenance::{NAMESPACE, Provenance};
 use prost::{Message, Name};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) fn decode_duration(place: &Place<'_>, duration: &protobuf::Duration) -> Decoded<Duration> {
@@ -210,12 +211,12 @@ pub(crate) fn ads() -> Option<proto::ConfigSource> {
 /// Metadata, provenance included. Typed metadata is left out: nothing here reads it.
 pub(crate) fn decode_metadata(metadata: &Option<proto::Metadata>) -> Metadata {
     let Some(metadata) = metadata else { return Metadata::default() };
-    Metadata(metadata.filter_metadata.iter().map(|(k, v)| (k.clone(), decode_struct(v))).collect())
+    Metadata(Arc::new(metadata.filter_metadata.iter().map(|(k, v)| (k.clone(), decode_struct(v))).collect()))
 }
 
 /// Takes the provenance out of `metadata`.
 pub(crate) fn take_provenance(metadata: &mut Metadata) -> Option<Provenance> {
-    let entry = metadata.0.remove(NAMESPACE)?;
+    let entry = metadata.remove(NAMESPACE)?;
     let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let line = match entry.get("line") {
         // Numbers travel as doubles; an `as` cast saturates.

@@ -80,9 +80,8 @@ pub(super) fn cluster(name: &str) -> Arc<Cluster> {
     let service =
         [("host", "reviews.default.svc.cluster.local"), ("name", "reviews"), ("namespace", "default")];
     let service = service.map(|(k, v)| (k.to_owned(), Value::from(v)));
-    cluster.metadata.set("istio", "services", "");
-    let istio = cluster.metadata.0.get_mut("istio").unwrap();
-    istio.insert("services".into(), Value::List(vec![Value::Struct(BTreeMap::from(service))]));
+    let services = Value::List(vec![Value::Struct(BTreeMap::from(service))]);
+    cluster.metadata.set("istio", "services", services);
     Arc::new(cluster)
 }
 
