@@ -7,8 +7,8 @@ mod kinds;
 
 use std::sync::Arc;
 
-use self::kinds::{Found, ReadKind};
 pub use self::kinds::fields_of;
+use self::kinds::{Found, ReadKind};
 use crate::decode::{Decode, Decoder, Problem, Style, closest, message};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::object::{Metadata, Object, ObjectKey, Origin};

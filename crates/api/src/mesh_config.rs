@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::decode::{choice, message};
 use crate::networking::{HttpRetry, LocalityLoadBalancerSetting, TcpKeepalive};
+pub use crate::networking::{OutboundTrafficMode, OutboundTrafficPolicy};
 
 message! {
     /// Mesh-wide settings.

@@ -11,12 +11,14 @@ mod gateway;
 mod traffic_policy;
 mod virtual_service;
 
+mod outbound_traffic;
 mod string_match;
 
 pub use destination_rule::{DestinationRule, Subset};
 pub use gateway::{
     Gateway, Server, ServerPort, ServerTlsMode, ServerTlsSettings, TlsCertificate, TlsProtocol,
 };
+pub use outbound_traffic::{OutboundTrafficMode, OutboundTrafficPolicy};
 pub use service_entry::{Location, Resolution, ServiceEntry, ServicePort, WorkloadEntry, WorkloadSelector};
 pub use sidecar::*;
 pub use string_match::StringMatch;

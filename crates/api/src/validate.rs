@@ -87,9 +87,16 @@ fn sidecar(spec: &crate::networking::Sidecar, report: &mut Report<'_>) {
             report.error(&field, "no host is written", "write `hosts: [\"./*\"]` for the own namespace");
         }
         for (at, host) in listener.hosts.iter().enumerate() {
-            if !host.split_once('/').is_some_and(|(namespace, host)| !namespace.is_empty() && !host.is_empty()) {
+            if !host
+                .split_once('/')
+                .is_some_and(|(namespace, host)| !namespace.is_empty() && !host.is_empty())
+            {
                 let message = format!("`{host}` is not of the form `namespace/host`");
-                report.error(&format!("{field}[{at}]"), message, "write `./*`, `*/reviews.prod.svc.cluster.local`");
+                report.error(
+                    &format!("{field}[{at}]"),
+                    message,
+                    "write `./*`, `*/reviews.prod.svc.cluster.local`",
+                );
             }
         }
     }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::gateway::ServerTlsSettings;
+use super::outbound_traffic::OutboundTrafficPolicy;
 use super::service_entry::{WorkloadEntry, WorkloadSelector};
 use super::traffic_policy::ConnectionPoolSettings;
 use crate::decode::message;
-use crate::mesh_config::OutboundTrafficPolicy;
 
 message! {
     /// What the sidecars of some workloads take and reach.
