@@ -147,7 +147,7 @@ pub(super) fn cluster() -> Of<Cluster> {
                 spread: match discovery {
                     Discovery::Aggregate(_) => Spread::default(),
                     Discovery::OriginalDestination => {
-                        let destination_header = Some("x-to".parse().unwrap());
+                        let destination_header = Some(http::HeaderName::from_static("x-to"));
                         Spread { destination_header, ..Spread::default() }
                     }
                     Discovery::StrictDns(_) => spread,
