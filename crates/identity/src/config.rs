@@ -56,7 +56,8 @@ pub fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = usize::from(tls.tickets);
     if tls.tickets {
-        let tickets = TicketRotator::new(TICKET_KEY_LIFETIME_S, ticket_key).map_err(TlsConfigError::Rustls)?;
+        let tickets =
+            TicketRotator::new(TICKET_KEY_LIFETIME_S, ticket_key).map_err(TlsConfigError::Rustls)?;
         config.ticketer = Arc::new(tickets);
     }
     Ok(Arc::new(config))

@@ -48,7 +48,8 @@ async fn serve(setup: Setup, options: Options, started: Instant) -> Result<(), R
         }
         None => None,
     };
-    let workers = worker::Options { concurrency, tidy: Some(options.memory.tidy), ..worker::Options::default() };
+    let workers =
+        worker::Options { concurrency, tidy: Some(options.memory.tidy), ..worker::Options::default() };
     let workers = Rc::new(worker::start(hub.live().clone(), &workers));
     spawn_local(timers(hub.clone()));
     spawn_local(give_back(options.memory, workers.clone()));
