@@ -143,15 +143,18 @@ impl Made {
             Some(last) => (last.clusters.clone(), last.endpoints.clone(), &last.common.sets[..]),
             None => (Arc::default(), Arc::default(), &[][..]),
         };
-        for (at, (_, set)) in common.sets.iter().enumerate() {
-            let before = old.get(at).map(|(_, set)| set);
-            if before.is_some_and(|before| Arc::ptr_eq(before, set)) {
-                continue;
-            }
-            let (was_clusters, was_endpoints) =
-                before.map(|set| (&set.clusters[..], &set.endpoints[..])).unwrap_or_default();
-            self.patch(&mut clusters, was_clusters, &set.clusters, Kept::Cluster, is_grpc);
-            self.patch(&mut endpoints, was_endpoints, &set.endpoints, Kept::Endpoints, is_grpc);
+        // A name may go from one service to another: all that is old goes before anything new comes.
+        let is_same = |at: usize| {
+            let (was, is) = (old.get(at), common.sets.get(at));
+            was.zip(is).is_some_and(|((_, was), (_, is))| Arc::ptr_eq(was, is))
+        };
+        for (_, (_, set)) in old.iter().enumerate().filter(|(at, _)| !is_same(*at)) {
+            self.patch(&mut clusters, &set.clusters, &[], Kept::Cluster, is_grpc);
+            self.patch(&mut endpoints, &set.endpoints, &[], Kept::Endpoints, is_grpc);
+        }
+        for (_, (_, set)) in common.sets.iter().enumerate().filter(|(at, _)| !is_same(*at)) {
+            self.patch(&mut clusters, &[], &set.clusters, Kept::Cluster, is_grpc);
+            self.patch(&mut endpoints, &[], &set.endpoints, Kept::Endpoints, is_grpc);
         }
         let layers = CommonLayers { common: common.clone(), clusters, endpoints };
         self.common.insert(common.key.clone(), layers.clone());
@@ -327,6 +330,9 @@ fn route_provenance(table: &RouteConfiguration, hint: &str) -> Option<Provenance
         .or_else(|| of_hosts(false).find(known))
         .and_then(|route| route.provenance.clone())
 }
+
+#[cfg(test)]
+mod steps_tests;
 
 #[cfg(test)]
 mod tests {
