@@ -1,6 +1,6 @@
 # What people and CI run. Needs a Rust toolchain (https://rustup.rs) and make.
 
-.PHONY: help build demo check test fmt peers release bench bench-smoke bench-peers
+.PHONY: help build demo check test fmt peers release bench bench-smoke bench-peers bench-swarm
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ test: peers ## formatting, lints and all tests
 release: ## build the fastest `ieum` into target/release/ (takes minutes)
 	cargo build --release --bin ieum
 
+bench-swarm: # a thousand sidecars in one process, for the control plane's row
+	cargo build --profile quick -p ieum-control --example swarm
+
 bench-peers: peers ## install the programs that the benchmarks compare with
 	@for tool in nginx haproxy wrk h2load nghttpd taskset openssl; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	if [ -n "$$missing" ]; then \
@@ -42,7 +45,7 @@ bench-peers: peers ## install the programs that the benchmarks compare with
 		{ echo "make bench needs:$$missing; on Debian: apt-get install nginx haproxy wrk nghttp2-client nghttp2-server" >&2; exit 1; }; \
 	fi
 
-bench: bench-peers release ## measure Ieum beside Envoy, nginx and HAProxy; writes bench/REPORT.md (about 30 min)
+bench: bench-peers release bench-swarm ## measure Ieum beside Envoy, nginx and HAProxy; writes bench/REPORT.md (about 30 min)
 	python3 bench/run.py
 
 bench-smoke: bench-peers release ## the main rows, short (about 90 s)

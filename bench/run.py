@@ -73,13 +73,19 @@ def main():
                 result["rows"][key] = {"what": what, "figure": figure, "budgets": budgets, "samples": measure(bench)}
             except Unreadable as e:
                 result["rows"][key] = {"what": what, "figure": figure, "budgets": budgets, "unreadable": str(e)}
+        # After each row: what was measured is not lost when a later row fails.
+        write(result, is_report=not arguments.smoke and not arguments.only)
+    print(table(result))
+
+
+def write(result, is_report):
     out = HERE / "out"
     out.mkdir(exist_ok=True)
     (out / "result.json").write_text(json.dumps(result, indent=1))
     (out / "chart.svg").write_text(chart(result))
-    print(table(result))
-    if not arguments.smoke and not arguments.only:
+    if is_report:
         (HERE / "REPORT.md").write_text(report(result))
+        (HERE / "chart.svg").write_text(chart(result))
 
 
 def cpu_name():

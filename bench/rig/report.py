@@ -58,7 +58,7 @@ def report(result):
         f"{result['rounds']} rounds of {result['seconds']} s, order rotated. Proxy on CPU 0 with one worker, load and backend on "
         "CPU 1. `us` is CPU time of the proxy process per completed request (schedstat); ratios are taken within a round "
         "and shown as median (smallest to largest). Envoy and Ieum run from the same bootstrap (`rig/scenarios.py`).", "",
-        "![CPU per request](out/chart.svg)", "",
+        "![CPU per request](chart.svg)", "",
         "| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER),
     ]
     text += ["| " + " | ".join(row) + " |" for row in lines(result)]
