@@ -20,3 +20,4 @@ pub mod snapshot;
 pub mod record;
 pub mod failure;
 pub mod notice;
+pub mod stream;
