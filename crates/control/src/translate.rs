@@ -1,11 +1,15 @@
 //! From what users wrote to what proxies run: [`translate`] turns a [`World`] into a [`Mesh`], and
 //! [`Mesh::resources_for`] says what one proxy is sent.
 //!
-//! Pure and total: no clock, no I/O (but that the system's authorities are read, once), and nothing a user writes stops the rest. What cannot be done becomes an absent
-//! rule or a destination that does not exist, and a [`Diagnostic`]. Encoding and serving are for others.
+//! Pure and total: no clock, no I/O (but that the system's authorities are read, once), and nothing a user writes stops the
+//! rest. What cannot be done becomes an absent rule or a destination that does not exist, and a [`Diagnostic`]. Encoding and
+//! serving are for others.
 //!
 //! Read on in this order: `registry` (which services there are), `rules` (what VirtualServices say), `policy` (what
-//! DestinationRules say), `clusters`, then the four sides: `outbound`, `inbound`, `edge`, `grpc`.
+//! DestinationRules say), `clusters`, then the four sides: `outbound`, `inbound`, `edge`, `grpc`, and at last `portions`, which
+//! keeps what many proxies have in common.
+
+mod portions;
 
 mod edge;
 mod grpc;
@@ -13,8 +17,6 @@ mod inbound;
 mod outbound;
 
 mod gateways;
-
-mod gateway_tls;
 
 mod tuning;
 
@@ -35,6 +37,7 @@ mod access_log;
 mod actions;
 mod edits;
 mod matches;
+mod gateway_tls;
 mod retries;
 mod upstream_tls;
 
@@ -52,30 +55,26 @@ mod visibility;
 mod workload;
 
 use self::actions::Defaults;
-use self::authentication::{Authentication, is_subset};
-use self::clusters::{ClusterMaker, ClusterSet, ClusterSettings};
+use self::authentication::Authentication;
+use self::clusters::ClusterSettings;
 use self::connection::ConnectionSettings;
 use self::credentials::Credentials;
 use self::deployments::Deployments;
-use self::edge::EdgeMaker;
 use self::gateways::Gateways;
-use self::outbound::TableMaker;
-use self::policy::{Chosen, Client, Policies};
+use self::policy::Policies;
+use self::portions::Made;
+pub use self::portions::ProxyResources;
+pub(crate) use self::portions::{Common, CommonKey, Own, Portion, Slot, Tables};
 use self::registry::{Before, Registry};
 use self::rules::Rules;
-use self::tuning::Tuner;
-use self::workload::{Group, Workloads};
-use crate::node::{ProxyKind, ProxyNode};
+use self::workload::Workloads;
+use crate::node::ProxyNode;
 use crate::world::World;
 use api::local_mesh::GatewayProxy;
 use api::{Diagnostic, Object, Spec};
-use model::cluster::Cluster;
-use model::endpoint::Assignment;
-use model::listener::Listener;
-use model::route::RouteConfiguration;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 
 /// What runs, ready to be asked for by proxies. Resources that do not depend on who asks are the same `Arc` for all, and
 /// those that did not change are the same as in the mesh before.
@@ -117,106 +116,6 @@ impl Deref for Mesh {
     fn deref(&self) -> &Frame {
         &self.rest
     }
-}
-
-/// What was made for somebody already.
-#[derive(Debug, Default)]
-struct Made {
-    /// By what they depend on, the clusters that many proxies have in common.
-    common: HashMap<CommonKey, Arc<Common>>,
-    /// The same of the mesh before, from which services are taken that did not change since.
-    common_before: HashMap<CommonKey, Arc<Common>>,
-    /// By service, the rules that count, and whether it is for a gRPC library.
-    clusters: HashMap<(usize, Chosen, bool), Arc<ClusterSet>>,
-    tables: HashMap<TableKey, Arc<Slot>>,
-    grpc_listeners: HashMap<(String, usize), Vec<Arc<Listener>>>,
-}
-
-/// What clusters depend on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct CommonKey {
-    is_grpc: bool,
-    /// Only where it makes a difference.
-    namespace: Option<String>,
-    /// Those of the distinguishing labels that the proxy has.
-    labels: Vec<BTreeMap<String, String>>,
-    /// Where the proxy is, and its labels, if that makes a difference.
-    place: Option<(String, BTreeMap<String, String>)>,
-}
-
-/// The clusters of services, as many proxies have them in common.
-#[derive(Debug)]
-pub(crate) struct Common {
-    /// Who has them.
-    pub(crate) key: CommonKey,
-    /// By position of the service.
-    pub(crate) sets: Vec<(usize, Arc<ClusterSet>)>,
-}
-
-/// The place of tables that some proxies have in common. Tables are large, and as a rule only their encoded form is
-/// kept; here they are while somebody else has them.
-#[derive(Debug, Default)]
-pub(crate) struct Slot(Mutex<Weak<Vec<Arc<RouteConfiguration>>>>);
-
-impl Slot {
-    fn tables(&self, make: impl FnOnce() -> Vec<RouteConfiguration>) -> Tables {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.upgrade().unwrap_or_else(|| {
-            let tables = Arc::new(make().into_iter().map(Arc::new).collect());
-            *kept = Arc::downgrade(&tables);
-            tables
-        })
-    }
-}
-
-/// The tables that some proxies have in common.
-pub(crate) type Tables = Arc<Vec<Arc<RouteConfiguration>>>;
-
-/// What routes depend on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct TableKey {
-    kind: ProxyKind,
-    namespace: String,
-    /// Those of [`Frame::client_labels`] that the proxy has.
-    labels: Vec<BTreeMap<String, String>>,
-    /// The Gateways that select it.
-    gateways: Vec<usize>,
-}
-
-/// What one proxy is sent, in the parts that it shares with others. Parts that did not change since the mesh before are
-/// the same `Arc`.
-#[derive(Debug, Clone)]
-pub(crate) struct Portion {
-    /// Clusters of services and their endpoints.
-    pub(crate) common: Arc<Common>,
-    /// Stands for the route configurations that listeners name; [`Mesh::routes`] has them.
-    pub(crate) routes: Arc<Slot>,
-    /// What nobody else has.
-    pub(crate) own: Arc<Own>,
-}
-
-/// What only one proxy has.
-#[derive(Debug)]
-pub(crate) struct Own {
-    /// Listeners.
-    pub(crate) listeners: Vec<Arc<Listener>>,
-    /// Clusters.
-    pub(crate) clusters: Vec<Arc<Cluster>>,
-    /// What it was made from, where that is known: it is made again when that changes.
-    basis: Option<(Arc<Frame>, Option<Arc<Group>>)>,
-}
-
-/// What one proxy is sent. No two resources of a kind have the same name.
-#[derive(Debug, Clone, Default)]
-pub struct ProxyResources {
-    /// Listeners.
-    pub listeners: Vec<Arc<Listener>>,
-    /// Route configurations, which listeners name.
-    pub routes: Vec<Arc<RouteConfiguration>>,
-    /// Clusters.
-    pub clusters: Vec<Arc<Cluster>>,
-    /// Endpoints, for the clusters that ask for them by name.
-    pub endpoints: Vec<Arc<Assignment>>,
 }
 
 /// Translates everything. Diagnostics are sorted by file and line, and do not repeat what `references` tells.
@@ -319,228 +218,6 @@ impl Mesh {
     pub fn resources_for(&self, node: &ProxyNode) -> ProxyResources {
         self.portion(node, None).resources(&self.routes(node))
     }
-
-    /// What `node` is sent, in parts. `before` is what it was sent by the mesh before.
-    pub(crate) fn portion(&self, node: &ProxyNode, before: Option<&Portion>) -> Portion {
-        let locality = self.locality_of(node);
-        let client = Client { namespace: &node.namespace, labels: self.labels_of(node), locality: &locality };
-        let common = self.common(client, node.kind == ProxyKind::Grpc);
-        let own = match node.kind {
-            ProxyKind::Sidecar => self.sidecar(node, client, before.map(|b| &b.own)),
-            ProxyKind::Router => Arc::new(self.gateway(node, client)),
-            ProxyKind::Grpc => Arc::new(self.grpc(client)),
-        };
-        Portion { common, routes: self.slot(node.kind, client), own }
-    }
-
-    /// The route configurations of `node`.
-    pub(crate) fn routes(&self, node: &ProxyNode) -> Tables {
-        let locality = self.locality_of(node);
-        let client = Client { namespace: &node.namespace, labels: self.labels_of(node), locality: &locality };
-        self.slot(node.kind, client).tables(|| match node.kind {
-            ProxyKind::Sidecar => self.outbound_routes(client),
-            ProxyKind::Router => self.edge(client).tables(),
-            ProxyKind::Grpc => self.grpc_routes(client),
-        })
-    }
-
-    /// The labels a proxy says it has, else those that are known of it.
-    fn labels_of<'l>(&'l self, node: &'l ProxyNode) -> &'l BTreeMap<String, String> {
-        let known = || match node.kind {
-            ProxyKind::Router => self.gateway_proxies.get(&node.name).map(|proxy| &proxy.labels),
-            _ => self.workloads.at(&node.namespace, node.address?).map(|workload| &workload.labels),
-        };
-        if node.labels.is_empty() { known().unwrap_or(&node.labels) } else { &node.labels }
-    }
-
-    /// Where a proxy says it is, else where it is known to be; empty where that makes no difference.
-    fn locality_of(&self, node: &ProxyNode) -> String {
-        if !self.policies.is_about_places() {
-            return String::new();
-        }
-        let known = || Some(self.workloads.at(&node.namespace, node.address?)?.locality.clone());
-        Some(node.locality.clone()).filter(|place| !place.is_empty()).or_else(known).unwrap_or_default()
-    }
-
-    fn common(&self, client: Client<'_>, is_grpc: bool) -> Arc<Common> {
-        let (namespaces, labels) = &self.distinctions;
-        let key = CommonKey {
-            is_grpc,
-            namespace: namespaces.get(client.namespace).cloned(),
-            labels: labels.iter().filter(|wanted| is_subset(wanted, client.labels)).cloned().collect(),
-            place: (!client.locality.is_empty()).then(|| (client.locality.to_owned(), client.labels.clone())),
-        };
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(common) = made.common.get(&key) {
-            return common.clone();
-        }
-        let sets = self.sets(client, is_grpc, &mut made);
-        let common = made.common_before.get(&key).filter(|before| {
-            let mut pairs = before.sets.iter().zip(&sets);
-            before.sets.len() == sets.len() && pairs.all(|((_, was), (_, is))| Arc::ptr_eq(was, is))
-        });
-        let common = common.cloned().unwrap_or_else(|| Arc::new(Common { key: key.clone(), sets }));
-        made.common.insert(key, common.clone());
-        common
-    }
-
-    /// The clusters of every service that `client` sees.
-    fn sets(&self, client: Client<'_>, grpc: bool, made: &mut Made) -> Vec<(usize, Arc<ClusterSet>)> {
-        let maker = ClusterMaker {
-            settings: &self.clusters,
-            policies: &self.policies,
-            authentication: &self.authentication,
-            credentials: &self.credentials,
-            grpc,
-        };
-        let seen = self.registry.services().filter(|(_, s)| s.visibility.includes(client.namespace));
-        let of_service = |(at, service)| {
-            let key = (at, self.policies.choose(client, service), grpc);
-            let set = made.clusters.entry(key).or_insert_with_key(|key| Arc::new(maker.of(service, &key.1)));
-            (at, set.clone())
-        };
-        seen.map(of_service).collect()
-    }
-
-    /// What was made already and holds for `registry` too, which differs in nothing but workloads.
-    fn made_for(&self, registry: &Registry) -> Made {
-        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let maker = |grpc| ClusterMaker {
-            settings: &self.clusters,
-            policies: &self.policies,
-            authentication: &self.authentication,
-            credentials: &self.credentials,
-            grpc,
-        };
-        let mut clusters = HashMap::with_capacity(made.clusters.len());
-        for (key, set) in &made.clusters {
-            let (at, chosen, grpc) = key;
-            let set = match (self.registry.service(*at), registry.service(*at)) {
-                (Some(was), Some(is)) if Arc::ptr_eq(was, is) => set.clone(),
-                (_, Some(is)) => Arc::new(maker(*grpc).of(is, chosen).sharing(set)),
-                (_, None) => continue,
-            };
-            clusters.insert(key.clone(), set);
-        }
-        Made {
-            common: HashMap::new(),
-            common_before: made.common.clone(),
-            clusters,
-            tables: made.tables.clone(),
-            grpc_listeners: made.grpc_listeners.clone(),
-        }
-    }
-
-    fn sidecar(&self, node: &ProxyNode, client: Client<'_>, before: Option<&Arc<Own>>) -> Arc<Own> {
-        let group = self.workloads.group(&node.namespace);
-        let is_basis = |(rest, was): &(Arc<Frame>, Option<Arc<Group>>)| {
-            Arc::ptr_eq(rest, &self.rest) && was.as_ref().map(Arc::as_ptr) == group.map(Arc::as_ptr)
-        };
-        if let Some(before) = before.filter(|own| own.basis.as_ref().is_some_and(is_basis)) {
-            return before.clone();
-        }
-        let (mut listeners, mut clusters) = (Vec::new(), Vec::new());
-        for port in inbound::ports(self, node, client.labels) {
-            if let Some(address) = node.address {
-                listeners.push(port.listener(self, address));
-            }
-            clusters.push(port.cluster());
-        }
-        if let Some(listener) = outbound::listener(node, &self.connections) {
-            // A workload that listens on the very port keeps it.
-            if listeners.iter().all(|known| known.name != listener.name) {
-                listeners.push(listener);
-            }
-        }
-        let (known_listeners, known_clusters) =
-            before.map(|own| (&own.listeners[..], &own.clusters[..])).unwrap_or_default();
-        Arc::new(Own {
-            listeners: shared(listeners, known_listeners),
-            clusters: shared(clusters, known_clusters),
-            basis: Some((self.rest.clone(), group.cloned())),
-        })
-    }
-
-    fn outbound_routes(&self, client: Client<'_>) -> Vec<RouteConfiguration> {
-        let tuner = Tuner { registry: &self.registry, policies: &self.policies, client };
-        let maker = TableMaker {
-            registry: &self.registry,
-            rules: &self.rules,
-            defaults: &self.defaults,
-            client,
-            tuner,
-        };
-        vec![maker.table()]
-    }
-
-    fn edge<'m>(&'m self, client: Client<'m>) -> EdgeMaker<'m> {
-        let servers = self.gateways.servers(&self.gateways.selecting(client.labels));
-        EdgeMaker { mesh: self, namespace: client.namespace, labels: client.labels, servers }
-    }
-
-    fn gateway(&self, node: &ProxyNode, client: Client<'_>) -> Own {
-        let known = self.gateway_proxies.get(&node.name).map(|proxy| &proxy.ports);
-        let ports = known.filter(|_| node.ports.is_empty()).unwrap_or(&node.ports);
-        let listeners = self.edge(client).listeners(node, ports).into_iter().map(Arc::new).collect();
-        Own { listeners, clusters: Vec::new(), basis: None }
-    }
-
-    fn grpc_routes(&self, client: Client<'_>) -> Vec<RouteConfiguration> {
-        let seen = self.registry.services().filter(|(_, s)| s.visibility.includes(client.namespace));
-        let ports = seen.flat_map(|(_, service)| service.ports.iter().map(move |port| (service, port)));
-        ports.map(|(service, port)| grpc::table(self, service, port, client)).collect()
-    }
-
-    fn grpc(&self, client: Client<'_>) -> Own {
-        let mut own = Own { listeners: Vec::new(), clusters: Vec::new(), basis: None };
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        for (at, service) in self.registry.services().filter(|(_, s)| s.visibility.includes(client.namespace))
-        {
-            let listeners =
-                made.grpc_listeners.entry((client.namespace.to_owned(), at)).or_insert_with(|| {
-                    let of_port = |port| grpc::listeners(service, port, client);
-                    service.ports.iter().flat_map(of_port).map(Arc::new).collect()
-                });
-            own.listeners.extend(listeners.iter().cloned());
-        }
-        own
-    }
-
-    /// The place of a client's tables: the same for clients whose tables are the same.
-    fn slot(&self, kind: ProxyKind, client: Client<'_>) -> Arc<Slot> {
-        let has = |wanted: &&BTreeMap<String, String>| is_subset(wanted, client.labels);
-        let key = TableKey {
-            kind,
-            namespace: client.namespace.to_owned(),
-            labels: self.client_labels.iter().filter(has).cloned().collect(),
-            gateways: match kind {
-                ProxyKind::Router => self.gateways.selecting(client.labels),
-                ProxyKind::Sidecar | ProxyKind::Grpc => Vec::new(),
-            },
-        };
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.tables.entry(key).or_default().clone()
-    }
-}
-
-impl Portion {
-    /// All of it.
-    fn resources(&self, routes: &Tables) -> ProxyResources {
-        let sets = || self.common.sets.iter().map(|(_, set)| set);
-        let clusters = sets().flat_map(|set| &set.clusters).chain(&self.own.clusters);
-        ProxyResources {
-            listeners: self.own.listeners.clone(),
-            routes: routes.to_vec(),
-            clusters: clusters.cloned().collect(),
-            endpoints: sets().flat_map(|set| &set.endpoints).cloned().collect(),
-        }
-    }
-}
-
-/// Each as it is among `known`, if an equal one is there.
-fn shared<T: PartialEq>(made: Vec<T>, known: &[Arc<T>]) -> Vec<Arc<T>> {
-    let find = |one: &T| known.iter().find(|known| ***known == *one).cloned();
-    made.into_iter().map(|one| find(&one).unwrap_or_else(|| Arc::new(one))).collect()
 }
 
 impl Default for Mesh {

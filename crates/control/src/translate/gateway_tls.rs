@@ -2,7 +2,6 @@
 //! certificate, or whose authorities for clients, are not there gets no connection.
 
 use super::credentials::Credentials;
-use super::gateways::ServerKind;
 use api::networking::{Server, ServerTlsMode, ServerTlsSettings, TlsProtocol};
 use api::{Diagnostic, Object};
 use model::matcher::StringMatch;
@@ -86,17 +85,15 @@ fn authorities(
     names.find_map(|name| credentials.authorities(namespace, name)).cloned().map(SecretSource::Inline)
 }
 
-/// What a server asks for in vain.
+/// What a server that ends TLS asks for in vain.
 pub(super) fn unsupported(
     object: &Object,
     server: &Server,
-    kind: ServerKind,
     (path, credentials): (&str, &Credentials),
     found: &mut Vec<Diagnostic>,
 ) {
     let Some(tls) = &server.tls else { return };
-    let terminates = matches!(kind, ServerKind::Https | ServerKind::TlsTerminated);
-    if terminates && tls.mode != ServerTlsMode::IstioMutual {
+    if tls.mode != ServerTlsMode::IstioMutual {
         let names = secret_names(tls);
         if names.is_empty() {
             let message = "certificates from files are not supported yet; this server takes no connection";

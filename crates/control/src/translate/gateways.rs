@@ -138,7 +138,9 @@ impl Edge {
                 found.push(object.warning(&path, message).help("nothing listens for this server"));
                 continue;
             };
-            gateway_tls::unsupported(object, server, kind, (&path, credentials), found);
+            if matches!(kind, ServerKind::Https | ServerKind::TlsTerminated) {
+                gateway_tls::unsupported(object, server, (&path, credentials), found);
+            }
             let host = |written: &String| {
                 let (of, host) = written.split_once('/').unwrap_or(("", written));
                 let of = match of {
