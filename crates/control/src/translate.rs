@@ -28,6 +28,8 @@ mod localities;
 mod pools;
 
 mod policy;
+mod scope;
+
 mod rules;
 
 mod delegates;
@@ -67,6 +69,7 @@ pub use self::portions::ProxyResources;
 pub(crate) use self::portions::{Common, CommonKey, Own, Portion, Slot, Tables};
 use self::registry::{Before, Registry};
 use self::rules::Rules;
+use self::scope::Scopes;
 use self::workload::Workloads;
 use crate::node::ProxyNode;
 use crate::world::World;
@@ -96,6 +99,7 @@ pub struct Frame {
     deployments: Deployments,
     rules: Rules,
     policies: Policies,
+    scopes: Scopes,
     gateways: Gateways,
     credentials: Credentials,
     authentication: Authentication,
@@ -173,6 +177,7 @@ impl Frame {
         Self {
             objects,
             client_labels: rules.client_labels().into_iter().chain(distinctions.1.iter().cloned()).collect(),
+            scopes: Scopes::of(world, registry, found),
             deployments: Deployments::of(world),
             rules,
             policies,

@@ -4,7 +4,9 @@
 use api::kubernetes::{Deployment, Secret, Service};
 use api::local_mesh::{GatewayProxy, LocalMesh};
 use api::mesh_config::MeshConfig;
-use api::networking::{DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry};
+use api::networking::{
+    DestinationRule, Gateway, ProxyConfig, ServiceEntry, Sidecar, VirtualService, WorkloadEntry, WorkloadGroup,
+};
 use api::security::PeerAuthentication;
 use api::{Object, Spec};
 use std::sync::Arc;
@@ -54,6 +56,12 @@ kinds! {
     service_entries = ServiceEntry(ServiceEntry);
     /// WorkloadEntries.
     workload_entries = WorkloadEntry(WorkloadEntry);
+    /// WorkloadGroups.
+    workload_groups = WorkloadGroup(WorkloadGroup);
+    /// Sidecars.
+    sidecars = Sidecar(Sidecar);
+    /// ProxyConfigs.
+    proxy_configs = ProxyConfig(ProxyConfig);
     /// PeerAuthentications.
     peer_authentications = PeerAuthentication(PeerAuthentication);
     /// LocalMeshes; [`World::local_mesh`] is the one that counts.

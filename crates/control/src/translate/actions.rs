@@ -80,6 +80,11 @@ impl Destination {
         }
     }
 
+    /// Its host, and the port where one is chosen.
+    pub(super) fn host_and_port(&self) -> (&str, Option<u16>) {
+        (&self.host, self.port)
+    }
+
     /// The cluster for requests that came in on `port`.
     pub(super) fn cluster(&self, port: u16) -> String {
         cluster_name(self.port.unwrap_or(port), &self.subset, &self.host)
@@ -228,6 +233,15 @@ impl Outcome {
             },
             _ => Default::default(),
         }
+    }
+
+    /// The destinations, of copies too.
+    pub(super) fn all_destinations(&self) -> impl Iterator<Item = &Destination> {
+        let copies = match self {
+            Self::Forward { mirrors, .. } => mirrors.as_slice(),
+            _ => &[],
+        };
+        self.destinations().iter().chain(copies.iter().map(|(to, _)| to))
     }
 
     /// The destinations, when it sends on.

@@ -9,6 +9,7 @@ use super::policy::{Chosen, Policies, Policy};
 use super::pools::{connections, limits, outlier_detection, panic_threshold};
 use super::protocol::Protocol;
 use super::registry::{Discovery, Port, Service};
+use super::scope::Ports;
 use super::upstream_tls::{Reach, TLS_MODE, TLS_MODE_ISTIO};
 use super::workload::Workload;
 use api::networking::{
@@ -37,6 +38,19 @@ pub(crate) struct ClusterSet {
 }
 
 impl ClusterSet {
+    /// Of the same, what is about these ports.
+    pub(super) fn narrowed(set: &Arc<Self>, ports: &Ports) -> Arc<Self> {
+        let is_seen = |name: &str| port_of(name).is_none_or(|port| ports.include(port));
+        let is_whole = *ports == Ports::All || set.clusters.iter().all(|cluster| is_seen(&cluster.name));
+        if is_whole {
+            return set.clone();
+        }
+        Arc::new(Self {
+            clusters: set.clusters.iter().filter(|cluster| is_seen(&cluster.name)).cloned().collect(),
+            endpoints: set.endpoints.iter().filter(|one| is_seen(&one.cluster)).cloned().collect(),
+        })
+    }
+
     /// The same, with what is equal in `known` taken from there.
     pub(super) fn sharing(mut self, known: &Self) -> Self {
         share(&mut self.clusters, &known.clusters);
@@ -67,6 +81,11 @@ pub(super) struct ClusterSettings {
 /// The name of a cluster.
 pub(super) fn cluster_name(port: u16, subset: &str, host: &str) -> String {
     format!("outbound|{port}|{subset}|{host}")
+}
+
+/// The port in a cluster's name.
+fn port_of(name: &str) -> Option<u16> {
+    name.split('|').nth(1)?.parse().ok()
 }
 
 /// The name of the cluster that carries a tunnel's bytes to a port of which it is not known what it speaks.

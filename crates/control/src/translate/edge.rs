@@ -134,7 +134,7 @@ impl EdgeMaker<'_> {
     }
 
     fn tuner(&self) -> Tuner<'_> {
-        let client = Client { namespace: self.namespace, labels: self.labels, locality: "" };
+        let client = Client { namespace: self.namespace, labels: self.labels, locality: "", scope: None };
         Tuner { registry: &self.mesh.registry, policies: &self.mesh.policies, client }
     }
 

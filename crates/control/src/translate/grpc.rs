@@ -9,6 +9,7 @@ use super::outbound::with_port;
 use super::policy::Client;
 use super::registry::{Port, Service};
 use super::rules::default_route;
+use super::scope::Way;
 use model::filter::HttpFilters;
 use model::listener::{
     ChainMatch, Direction, FilterChain, HttpConnectionManager, Inspection, Listener, Network, RouteSource,
@@ -54,7 +55,8 @@ pub(super) fn listeners(service: &Service, port: &Port, client: Client<'_>) -> V
 pub(super) fn table(mesh: &Mesh, service: &Service, port: &Port, client: Client<'_>) -> RouteConfiguration {
     let asker =
         Asker { gateway: MESH, namespace: client.namespace, labels: client.labels, port: port.number };
-    let rules = mesh.rules.for_host(&service.host, client.namespace);
+    let seen = client.scope.and_then(|scope| scope.way(port.number)).map(Way::rules);
+    let rules = mesh.rules.for_host(&service.host, client.namespace, seen);
     let name = cluster_name(port.number, "", &service.host);
     let written = rules.map(|rules| rules.routes(&asker)).filter(|routes| !routes.is_empty());
     let mut routes = written

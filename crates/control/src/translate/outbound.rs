@@ -13,6 +13,7 @@ use super::policy::Client;
 use super::protocol::Protocol;
 use super::registry::{Port, Registry, Service};
 use super::rules::{RuleSet, Rules, bare_route, default_route};
+use super::scope::{Scope, Way};
 use super::tuning::Tuner;
 use crate::node::{OUTBOUND_PORT, ProxyNode};
 use model::listener::{ChainMatch, Direction, FilterChain, Inspection, Listener, Network, RouteSource};
@@ -21,7 +22,7 @@ use model::provenance::Provenance;
 use model::route::{
     Action, Forward, PathMatch, Route, RouteConfiguration, RouteMatch, Target, Upgrade, VirtualHost,
 };
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 
 /// Name of the table.
@@ -65,47 +66,88 @@ pub(super) struct TableMaker<'m> {
     pub(super) tuner: Tuner<'m>,
 }
 
-impl TableMaker<'_> {
-    /// The table of every host that the client sees.
-    pub(super) fn table(&self) -> RouteConfiguration {
-        let namespace = self.client.namespace;
-        let seen = |s: &&Service| s.visibility.includes(namespace);
-        let services: Vec<&Service> = self.registry.services().map(|(_, s)| s).filter(seen).collect();
-        let mut hosts = Vec::new();
-        let mut taken = HashSet::new();
-        for service in &services {
-            for port in &service.ports {
-                let domains = with_port(&service.host, port.number);
-                taken.extend(domains.iter().cloned());
-                hosts.push((
-                    self.virtual_host(service, port, domains),
-                    aliases(service, namespace),
-                    port.number,
-                ));
+/// One table in the making.
+struct Table<'t> {
+    name: String,
+    /// The listener behind which it is, where that is not the one for everything.
+    way: Option<&'t Way>,
+    virtual_hosts: Vec<VirtualHost>,
+    taken: HashSet<String>,
+}
+
+impl<'m> TableMaker<'m> {
+    /// The table of every host that the client sees, and those of listeners that its Sidecar asks for.
+    pub(super) fn tables(&self) -> Vec<RouteConfiguration> {
+        let bound = self.client.scope.into_iter().flat_map(Scope::bound).filter(|way| way.speaks_http());
+        let mut names = HashSet::new();
+        let bound = bound.filter(|way| names.insert(table_name(way)));
+        let bound: Vec<RouteConfiguration> =
+            bound.map(|way| self.table(table_name(way), Some(way))).collect();
+        std::iter::once(self.table(ROUTES.to_owned(), None)).chain(bound).collect()
+    }
+
+    fn table(&self, name: String, way: Option<&'m Way>) -> RouteConfiguration {
+        let mut table = Table { name, way, virtual_hosts: Vec::new(), taken: HashSet::new() };
+        self.add_services(&mut table);
+        for rules in self.rules.for_mesh(self.client.namespace, self.seen(way, HTTP_PORT)) {
+            if rules.has_http() {
+                self.add_undeclared(rules, &mut table);
             }
         }
-        let mut virtual_hosts: Vec<VirtualHost> = Vec::new();
-        for (mut host, aliases, port) in hosts {
-            // A full name declared elsewhere is never taken away by somebody's short one.
-            let more = aliases.iter().flat_map(|alias| with_port(alias, port));
-            host.domains.extend(more.filter(|domain| taken.insert(domain.clone())));
-            virtual_hosts.push(host);
-        }
-        for rules in self.rules.for_mesh(namespace).filter(|rules| rules.has_http()) {
-            virtual_hosts.extend(self.undeclared(rules, &mut taken));
-        }
-        let mut table =
-            RouteConfiguration { name: ROUTES.to_owned(), virtual_hosts, ..RouteConfiguration::default() };
+        let Table { name, virtual_hosts, .. } = table;
+        let mut table = RouteConfiguration { name, virtual_hosts, ..RouteConfiguration::default() };
         self.tuner.tune(&mut table);
         table
+    }
+
+    /// The rules that are obeyed for `port`; `None` for all.
+    fn seen(&self, way: Option<&'m Way>, port: u16) -> Option<&'m BTreeSet<usize>> {
+        static NONE: BTreeSet<usize> = BTreeSet::new();
+        let scope = self.client.scope?;
+        Some(way.or_else(|| scope.way(port)).map_or(&NONE, Way::rules))
+    }
+
+    /// Whether requests for this port of a service come to the table.
+    fn leads(&self, way: Option<&Way>, at: usize, port: &Port) -> bool {
+        match way {
+            Some(way) => way.leads_to(at, port.number),
+            None => self.client.scope.is_none_or(|scope| scope.reaches(at, port)),
+        }
+    }
+
+    fn add_services(&self, table: &mut Table<'m>) {
+        let namespace = self.client.namespace;
+        let seen = self.registry.services().filter(|(_, s)| s.visibility.includes(namespace));
+        let mut hosts = Vec::new();
+        for (at, service) in seen {
+            for port in service.ports.iter().filter(|port| self.leads(table.way, at, port)) {
+                let domains = domains(&service.host, port.number, table.way);
+                table.taken.extend(domains.iter().cloned());
+                let host = self.virtual_host(service, port, domains, table.way);
+                hosts.push((host, aliases(service, namespace), port.number));
+            }
+        }
+        for (mut host, aliases, port) in hosts {
+            // A full name declared elsewhere is never taken away by somebody's short one.
+            let more = aliases.iter().flat_map(|alias| domains(alias, port, table.way));
+            host.domains.extend(more.filter(|domain| table.taken.insert(domain.clone())));
+            table.virtual_hosts.push(host);
+        }
     }
 
     fn asker(&self, port: u16) -> Asker<'_> {
         Asker { gateway: MESH, namespace: self.client.namespace, labels: self.client.labels, port }
     }
 
-    fn virtual_host(&self, service: &Service, port: &Port, domains: Vec<String>) -> VirtualHost {
-        let rules = self.rules.for_host(&service.host, self.client.namespace);
+    fn virtual_host(
+        &self,
+        service: &Service,
+        port: &Port,
+        domains: Vec<String>,
+        way: Option<&'m Way>,
+    ) -> VirtualHost {
+        let seen = self.seen(way, port.number);
+        let rules = self.rules.for_host(&service.host, self.client.namespace, seen);
         let asker = self.asker(port.number);
         let cluster = || cluster_name(port.number, "", &service.host);
         let mut routes = vec![self.tunnel(service, port, rules, &asker)];
@@ -143,24 +185,28 @@ impl TableMaker<'_> {
         tunnel_route(target, provenance)
     }
 
-    /// Virtual hosts for the hosts of `rules` that no service declares.
-    fn undeclared(&self, rules: &RuleSet, taken: &mut HashSet<String>) -> Vec<VirtualHost> {
-        let mut all = Vec::new();
+    /// Adds virtual hosts for the hosts of `rules` that no service declares.
+    fn add_undeclared(&self, rules: &RuleSet, table: &mut Table<'m>) {
         for host in rules.hosts.iter().filter(|host| self.registry.find(host).is_none()) {
             let domains = match host.as_str() {
                 "*" => vec!["*".to_owned()],
-                wildcard if wildcard.starts_with('*') => with_port(wildcard, HTTP_PORT),
+                wildcard if wildcard.starts_with('*') => domains(wildcard, HTTP_PORT, table.way),
                 // Nobody says which ports it has: any.
                 exact => vec![exact.to_owned(), format!("{exact}:*")],
             };
-            let domains: Vec<String> = domains.into_iter().filter(|d| taken.insert(d.clone())).collect();
+            let domains: Vec<String> =
+                domains.into_iter().filter(|domain| table.taken.insert(domain.clone())).collect();
             let routes = rules.routes(&self.asker(HTTP_PORT));
             if !domains.is_empty() && !routes.is_empty() {
-                all.push(self.host_of(format!("{host}:*"), domains, routes));
+                table.virtual_hosts.push(self.host_of(format!("{host}:*"), domains, routes));
             }
         }
-        all
     }
+}
+
+/// The name of the table behind a listener that a Sidecar asks for.
+pub(super) fn table_name(way: &Way) -> String {
+    way.port.unwrap_or_default().to_string()
 }
 
 fn tunnel_route(target: Target, provenance: Provenance) -> Route {
@@ -182,6 +228,15 @@ fn aliases(service: &Service, namespace: &str) -> Vec<String> {
         aliases.insert(0, name.clone());
     }
     aliases
+}
+
+/// What `host` may be called by requests for `port`: at a listener for one port the port goes without saying.
+fn domains(host: &str, port: u16, way: Option<&Way>) -> Vec<String> {
+    let mut domains = with_port(host, port);
+    if way.is_some_and(|way| way.service_port().is_some()) && port != HTTP_PORT {
+        domains.push(host.to_owned());
+    }
+    domains
 }
 
 /// `host` as an authority: with its port, and without where plain HTTP leaves it out.

@@ -6,6 +6,7 @@
 use super::authentication::is_subset;
 use super::localities::Whereabouts;
 use super::registry::{Registry, Service, provenance};
+use super::scope::Scope;
 use super::visibility::{Visibility, covers, specificity};
 use crate::hosts::full_name;
 use crate::world::World;
@@ -55,6 +56,8 @@ pub(super) struct Client<'c> {
     pub(super) labels: &'c BTreeMap<String, String>,
     /// `region/zone/subzone`; empty where nobody knows.
     pub(super) locality: &'c str,
+    /// What it sees, where that is not everything.
+    pub(super) scope: Option<&'c Scope>,
 }
 
 /// What rules say of one port of a service or of a subset of it.

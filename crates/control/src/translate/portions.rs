@@ -6,7 +6,8 @@ use super::clusters::{ClusterMaker, ClusterSet};
 use super::edge::EdgeMaker;
 use super::outbound::TableMaker;
 use super::policy::{Chosen, Client};
-use super::registry::Registry;
+use super::registry::{Port, Registry, Service};
+use super::scope::Scope;
 use super::tuning::Tuner;
 use super::workload::Group;
 use super::{Frame, Mesh, grpc, inbound, outbound};
@@ -28,7 +29,7 @@ pub(super) struct Made {
     /// By service, the rules that count, and whether it is for a gRPC library.
     clusters: HashMap<(usize, Chosen, bool), Arc<ClusterSet>>,
     tables: HashMap<TableKey, Arc<Slot>>,
-    grpc_listeners: HashMap<(String, usize), Vec<Arc<Listener>>>,
+    grpc_listeners: HashMap<(String, usize, u16), Vec<Arc<Listener>>>,
 }
 
 /// What clusters depend on.
@@ -41,6 +42,8 @@ pub(crate) struct CommonKey {
     labels: Vec<BTreeMap<String, String>>,
     /// Where the proxy is, and its labels, if that makes a difference.
     place: Option<(String, BTreeMap<String, String>)>,
+    /// What it sees, where that is not everything.
+    scope: Option<Arc<str>>,
 }
 
 /// The clusters of services, as many proxies have them in common.
@@ -80,6 +83,8 @@ struct TableKey {
     labels: Vec<BTreeMap<String, String>>,
     /// The Gateways that select it.
     gateways: Vec<usize>,
+    /// What it sees, where that is not everything.
+    scope: Option<Arc<str>>,
 }
 
 /// What one proxy is sent, in the parts that it shares with others. Parts that did not change since the mesh before are
@@ -121,8 +126,8 @@ pub struct ProxyResources {
 impl Mesh {
     /// What `node` is sent, in parts. `before` is what it was sent by the mesh before.
     pub(crate) fn portion(&self, node: &ProxyNode, before: Option<&Portion>) -> Portion {
-        let locality = self.locality_of(node);
-        let client = Client { namespace: &node.namespace, labels: self.labels_of(node), locality: &locality };
+        let (locality, scope) = (self.locality_of(node), self.scope_of(node));
+        let client = self.client(node, &locality, scope.as_deref());
         let common = self.common(client, node.kind == ProxyKind::Grpc);
         let own = match node.kind {
             ProxyKind::Sidecar => self.sidecar(node, client, before.map(|b| &b.own)),
@@ -134,13 +139,32 @@ impl Mesh {
 
     /// The route configurations of `node`.
     pub(crate) fn routes(&self, node: &ProxyNode) -> Tables {
-        let locality = self.locality_of(node);
-        let client = Client { namespace: &node.namespace, labels: self.labels_of(node), locality: &locality };
+        let (locality, scope) = (self.locality_of(node), self.scope_of(node));
+        let client = self.client(node, &locality, scope.as_deref());
         self.slot(node.kind, client).tables(|| match node.kind {
             ProxyKind::Sidecar => self.outbound_routes(client),
             ProxyKind::Router => self.edge(client).tables(),
             ProxyKind::Grpc => self.grpc_routes(client),
         })
+    }
+
+    fn client<'c>(
+        &'c self,
+        node: &'c ProxyNode,
+        locality: &'c str,
+        scope: Option<&'c Scope>,
+    ) -> Client<'c> {
+        Client { namespace: &node.namespace, labels: self.labels_of(node), locality, scope }
+    }
+
+    /// What a proxy sees, where that is not everything: gateways have no Sidecar.
+    fn scope_of(&self, node: &ProxyNode) -> Option<Arc<Scope>> {
+        match node.kind {
+            ProxyKind::Router => None,
+            ProxyKind::Sidecar | ProxyKind::Grpc => {
+                self.scopes.scope(&node.namespace, self.labels_of(node), &self.registry, &self.rules)
+            }
+        }
     }
 
     /// The labels a proxy says it has, else those that are known of it.
@@ -168,6 +192,7 @@ impl Mesh {
             namespace: namespaces.get(client.namespace).cloned(),
             labels: labels.iter().filter(|wanted| is_subset(wanted, client.labels)).cloned().collect(),
             place: (!client.locality.is_empty()).then(|| (client.locality.to_owned(), client.labels.clone())),
+            scope: client.scope.map(|scope| scope.name.clone()),
         };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(common) = made.common.get(&key) {
@@ -192,13 +217,18 @@ impl Mesh {
             credentials: &self.credentials,
             grpc,
         };
-        let seen = self.registry.services().filter(|(_, s)| s.visibility.includes(client.namespace));
-        let of_service = |(at, service)| {
+        let mut of_service = |at: usize, service: &Service| {
             let key = (at, self.policies.choose(client, service), grpc);
             let set = made.clusters.entry(key).or_insert_with_key(|key| Arc::new(maker.of(service, &key.1)));
-            (at, set.clone())
+            set.clone()
         };
-        seen.map(of_service).collect()
+        let Some(scope) = client.scope else {
+            let seen = self.registry.services().filter(|(_, s)| s.visibility.includes(client.namespace));
+            return seen.map(|(at, service)| (at, of_service(at, service))).collect();
+        };
+        let seen =
+            scope.clusters().filter_map(|(at, ports)| Some((at, self.registry.service(at)?.clone(), ports)));
+        seen.map(|(at, service, ports)| (at, ClusterSet::narrowed(&of_service(at, &service), ports))).collect()
     }
 
     /// What was made already and holds for `registry` too, which differs in nothing but workloads.
@@ -269,7 +299,7 @@ impl Mesh {
             client,
             tuner,
         };
-        vec![maker.table()]
+        maker.tables()
     }
 
     fn edge<'m>(&'m self, client: Client<'m>) -> EdgeMaker<'m> {
@@ -285,24 +315,28 @@ impl Mesh {
     }
 
     fn grpc_routes(&self, client: Client<'_>) -> Vec<RouteConfiguration> {
-        let seen = self.registry.services().filter(|(_, s)| s.visibility.includes(client.namespace));
-        let ports = seen.flat_map(|(_, service)| service.ports.iter().map(move |port| (service, port)));
-        ports.map(|(service, port)| grpc::table(self, service, port, client)).collect()
+        let ports = self.ports_of(client);
+        ports.map(|(_, service, port)| grpc::table(self, service, port, client)).collect()
     }
 
     fn grpc(&self, client: Client<'_>) -> Own {
         let mut own = Own { listeners: Vec::new(), clusters: Vec::new(), basis: None };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        for (at, service) in self.registry.services().filter(|(_, s)| s.visibility.includes(client.namespace))
-        {
-            let listeners =
-                made.grpc_listeners.entry((client.namespace.to_owned(), at)).or_insert_with(|| {
-                    let of_port = |port| grpc::listeners(service, port, client);
-                    service.ports.iter().flat_map(of_port).map(Arc::new).collect()
-                });
+        for (at, service, port) in self.ports_of(client) {
+            let key = (client.namespace.to_owned(), at, port.number);
+            let listeners = made.grpc_listeners.entry(key).or_insert_with(|| {
+                grpc::listeners(service, port, client).into_iter().map(Arc::new).collect()
+            });
             own.listeners.extend(listeners.iter().cloned());
         }
         own
+    }
+
+    /// The ports of services that `client` reaches.
+    fn ports_of<'m>(&'m self, client: Client<'m>) -> impl Iterator<Item = (usize, &'m Service, &'m Port)> {
+        let seen = self.registry.services().filter(move |(_, s)| s.visibility.includes(client.namespace));
+        let ports = seen.flat_map(|(at, service)| service.ports.iter().map(move |port| (at, service, port)));
+        ports.filter(move |(at, _, port)| client.scope.is_none_or(|scope| scope.reaches(*at, port)))
     }
 
     /// The place of a client's tables: the same for clients whose tables are the same.
@@ -316,6 +350,7 @@ impl Mesh {
                 ProxyKind::Router => self.gateways.selecting(client.labels),
                 ProxyKind::Sidecar | ProxyKind::Grpc => Vec::new(),
             },
+            scope: client.scope.map(|scope| scope.name.clone()),
         };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.tables.entry(key).or_default().clone()

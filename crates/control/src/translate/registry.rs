@@ -180,12 +180,21 @@ impl Registry {
 
     /// The service that `host`, a full name, stands for; one below a wildcard is the wildcard's.
     pub(super) fn find(&self, host: &str) -> Option<&Service> {
-        let exact = self.by_host.get(host).and_then(|at| self.services.get(*at));
-        let found = exact.or_else(|| {
-            let wild = self.wildcards.iter().filter_map(|at| self.services.get(*at));
-            wild.into_iter().find(|service| super::visibility::covers(&service.host, host))
-        });
-        found.map(|service| &**service)
+        self.services.get(self.position(host)?).map(|service| &**service)
+    }
+
+    /// The position of that service.
+    pub(super) fn position(&self, host: &str) -> Option<usize> {
+        let is_covering = |at: &usize| {
+            self.services.get(*at).is_some_and(|service| super::visibility::covers(&service.host, host))
+        };
+        self.exact(host).map(|(at, _)| at).or_else(|| self.wildcards.iter().copied().find(is_covering))
+    }
+
+    /// The service that is declared by this very name, with its position.
+    pub(super) fn exact(&self, host: &str) -> Option<(usize, &Service)> {
+        let at = *self.by_host.get(host)?;
+        self.services.get(at).map(|service| (at, &**service))
     }
 
     /// Namespaces that see what others do not.

@@ -110,17 +110,33 @@ impl Rules {
         self.all.iter()
     }
 
-    /// The rules that sidecars in `namespace` obey for `host`: the most specific, of those the first.
-    pub(super) fn for_host(&self, host: &str, namespace: &str) -> Option<&RuleSet> {
-        let exact = self.exact.get(host).into_iter().flatten().copied();
-        let wild = self.wildcards.iter().filter(|(pattern, _)| covers(pattern, host)).map(|(_, at)| *at);
-        let mut all = exact.chain(wild).filter_map(|at| self.all.get(at));
-        all.find(|rules| rules.is_for_mesh(namespace))
+    /// The rules at this position.
+    pub(super) fn at(&self, at: usize) -> Option<&RuleSet> {
+        self.all.get(at)
     }
 
-    /// The rules that sidecars in `namespace` obey.
-    pub(super) fn for_mesh(&self, namespace: &str) -> impl Iterator<Item = &RuleSet> {
-        self.all.iter().filter(move |rules| rules.is_for_mesh(namespace))
+    /// The rules that sidecars in `namespace` obey for `host`: the most specific, of those the first. Of rules that are not
+    /// among `seen`, which stands for all when absent, nothing is known.
+    pub(super) fn for_host(
+        &self,
+        host: &str,
+        namespace: &str,
+        seen: Option<&BTreeSet<usize>>,
+    ) -> Option<&RuleSet> {
+        let exact = self.exact.get(host).into_iter().flatten().copied();
+        let wild = self.wildcards.iter().filter(|(pattern, _)| covers(pattern, host)).map(|(_, at)| *at);
+        let seen = exact.chain(wild).filter(|at| seen.is_none_or(|seen| seen.contains(at)));
+        seen.filter_map(|at| self.all.get(at)).find(|rules| rules.is_for_mesh(namespace))
+    }
+
+    /// The rules that sidecars in `namespace` obey, of those that are `seen`.
+    pub(super) fn for_mesh<'r>(
+        &'r self,
+        namespace: &'r str,
+        seen: Option<&'r BTreeSet<usize>>,
+    ) -> impl Iterator<Item = &'r RuleSet> {
+        let seen = self.all.iter().enumerate().filter(move |(at, _)| seen.is_none_or(|s| s.contains(at)));
+        seen.map(|(_, rules)| rules).filter(move |rules| rules.is_for_mesh(namespace))
     }
 
     /// Every set of labels that a rule asks of its clients: proxies that agree in them get the same routes.
@@ -197,8 +213,16 @@ impl RuleSet {
         self.gateways.iter().any(|one| one == gateway)
     }
 
-    fn is_for_mesh(&self, namespace: &str) -> bool {
+    /// Whether sidecars in `namespace` obey it.
+    pub(super) fn is_for_mesh(&self, namespace: &str) -> bool {
         self.is_for(MESH) && self.visibility.includes(namespace)
+    }
+
+    /// The hosts that it leads to, each with the port where one is chosen.
+    pub(super) fn leads_to(&self) -> impl Iterator<Item = (&str, Option<u16>)> {
+        let http = self.http.iter().flat_map(|rule| rule.outcome.all_destinations());
+        let connections = self.tcp.iter().chain(&self.tls).flat_map(|rule| &rule.destinations);
+        http.chain(connections).map(Destination::host_and_port)
     }
 
     /// Whether it says anything of HTTP.
