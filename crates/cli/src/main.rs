@@ -27,6 +27,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 enum Command {
     Check(check::Check),
     Control(control::Control),
+    Exec(up::exec::Exec),
     Proxy(proxy::Proxy),
     Sample(sample::Sample),
     Up(up::Up),
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Check(check) => check.run(),
         Command::Control(control) => control.run(),
+        Command::Exec(exec) => exec.run(),
         Command::Proxy(proxy) => proxy.run(),
         Command::Sample(sample) => sample.run(),
         Command::Up(up) => up.run(),

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 mod productpage;
 mod page;
@@ -19,11 +20,14 @@ mod grpc;
 mod websocket;
 mod knobs;
 mod http;
+mod lines;
+mod tls;
+mod listen;
 
 /// Run one of the demo's services.
 ///
 /// productpage, details, reviews and ratings are a small bookstore; echo answers with what it received, over HTTP/1.1,
-/// HTTP/2, gRPC and WebSocket. SIGTERM or Ctrl-C stops accepting and gives requests in flight 5 seconds.
+/// HTTP/2, gRPC and WebSocket; tcp-echo says every line back with its version before it. SIGTERM or Ctrl-C stops accepting and gives requests in flight 5 seconds.
 #[derive(Args)]
 #[command(
     disable_version_flag = true,
@@ -45,6 +49,8 @@ pub(crate) struct Sample {
     /// What version to be. reviews: v1 shows no stars, v2 black ones, v3 red ones [default: v1].
     #[arg(long)]
     version: Option<String>,
+    #[command(flatten)]
+    tls: tls::Files,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -54,6 +60,7 @@ enum Name {
     Reviews,
     Ratings,
     Echo,
+    TcpEcho,
 }
 
 impl Name {
@@ -64,6 +71,7 @@ impl Name {
             Name::Reviews => "reviews",
             Name::Ratings => "ratings",
             Name::Echo => "echo",
+            Name::TcpEcho => "tcp-echo",
         }
     }
 }
@@ -107,6 +115,13 @@ impl Sample {
                 return ExitCode::from(2);
             }
         };
+        let tls = match self.tls.acceptor() {
+            Ok(tls) => tls,
+            Err(error) => {
+                eprintln!("error: {error}");
+                return ExitCode::from(2);
+            }
+        };
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -114,7 +129,7 @@ impl Sample {
                 return ExitCode::FAILURE;
             }
         };
-        let served = runtime.block_on(serve(self.name, address, instance, &environment));
+        let served = runtime.block_on(serve(self.name, address, tls, instance, &environment));
         // Tunnels and WebSockets end with the process; waiting for them would outlast the 5 seconds promised.
         runtime.shutdown_background();
         match served {
@@ -168,20 +183,30 @@ fn host_name() -> String {
 async fn serve(
     name: Name,
     address: (IpAddr, u16),
+    tls: Option<TlsAcceptor>,
     instance: Instance,
     environment: Environment<'_>,
 ) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     // One line, when connections are accepted: what a script that started us with port 0 waits for.
-    println!("{} {} listening on http://{}", name.text(), instance.version, listener.local_addr()?);
+    let scheme = match (name, &tls) {
+        (Name::TcpEcho, _) => "tcp",
+        (_, None) => "http",
+        (_, Some(_)) => "https",
+    };
+    println!("{} {} listening on {scheme}://{}", name.text(), instance.version, listener.local_addr()?);
     match name {
         Name::Productpage => {
-            http::serve(listener, Arc::new(productpage::Productpage::new(instance, environment))).await
+            let page = productpage::Productpage::new(instance, environment);
+            http::serve(listener, tls, Arc::new(page)).await
         }
-        Name::Details => http::serve(listener, Arc::new(details::Details::new(instance))).await,
-        Name::Reviews => http::serve(listener, Arc::new(reviews::Reviews::new(instance, environment))).await,
-        Name::Ratings => http::serve(listener, Arc::new(ratings::Ratings::new(instance))).await,
-        Name::Echo => http::serve(listener, Arc::new(echo::Echo::new(instance))).await,
+        Name::Details => http::serve(listener, tls, Arc::new(details::Details::new(instance))).await,
+        Name::Reviews => {
+            http::serve(listener, tls, Arc::new(reviews::Reviews::new(instance, environment))).await
+        }
+        Name::Ratings => http::serve(listener, tls, Arc::new(ratings::Ratings::new(instance))).await,
+        Name::Echo => http::serve(listener, tls, Arc::new(echo::Echo::new(instance))).await,
+        Name::TcpEcho => lines::serve(listener, instance).await,
     }
 }
 
@@ -191,7 +216,7 @@ mod tests {
     use super::*;
 
     fn sample(name: Name) -> Sample {
-        Sample { name, port: None, host: None, version: None }
+        Sample { name, port: None, host: None, version: None, tls: tls::Files::default() }
     }
 
     #[test]

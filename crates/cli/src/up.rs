@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) mod exec;
 mod mesh;
 mod summary;
 mod workload;

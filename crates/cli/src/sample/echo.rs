@@ -3,6 +3,7 @@
 
 use super::http::{Body, BoxError, Closed, Request, Response, Service, empty, json, respond, signed, text};
 use super::knobs::{Close, Knobs};
+use super::tls::Facts;
 use super::{Instance, grpc, websocket};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -45,6 +46,7 @@ impl Echo {
             "version": self.instance.version,
             "cluster": self.instance.cluster,
             "peer": peer.to_string(),
+            "tls": head.extensions.get::<Facts>().map(Facts::json),
             "protocol": format!("{:?}", head.version),
             "method": head.method.as_str(),
             "scheme": head.uri.scheme_str(),

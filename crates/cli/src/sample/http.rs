@@ -1,7 +1,7 @@
-//! HTTP for the samples: a server that speaks HTTP/1.1 and HTTP/2 on one port and stops gracefully, and the small
-//! things every service needs to answer. What is answered is for the services.
+//! HTTP for the samples: a server that speaks HTTP/1.1 and HTTP/2 on one port, and the small things every service needs
+//! to answer. What is answered is for the services.
 
-use super::Instance;
+use super::{Instance, listen, tls};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
@@ -18,14 +18,10 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
-/// How long requests in flight may take once a signal asked us to stop.
-const DRAIN: Duration = Duration::from_secs(5);
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 pub(super) type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -53,43 +49,35 @@ pub(super) trait Service: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Response, Closed>> + Send;
 }
 
-/// Serves until SIGTERM or SIGINT, then lets requests in flight finish within [`DRAIN`].
+/// Serves until SIGTERM or SIGINT, then lets requests in flight finish. With `tls`, in TLS.
 ///
 /// Errors: the signals cannot be listened for.
-pub(super) async fn serve(listener: TcpListener, service: Arc<impl Service>) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let connections = TaskTracker::new();
-    let stop = CancellationToken::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                connections.spawn(connection(stream, peer, service.clone(), stop.clone()));
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    service: Arc<impl Service>,
+) -> std::io::Result<()> {
+    listen::serve(listener, move |stream, peer, stop| {
+        let (tls, service) = (tls.clone(), service.clone());
+        async move {
+            let Some(tls) = tls else { return connection(stream, peer, None, service, stop).await };
+            // Who fails the handshake learns why by TLS's own alert.
+            if let Ok(stream) = tls.accept(stream).await {
+                let facts = Some(tls::Facts::of(stream.get_ref().1));
+                connection(stream, peer, facts, service, stop).await;
             }
-            // Out of file descriptors, most likely: others have to close before accepting can succeed.
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
-    }
-    drop(listener);
-    stop.cancel();
-    connections.close();
-    let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
-    Ok(())
+    })
+    .await
 }
 
 async fn connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
+    facts: Option<tls::Facts>,
     service: Arc<impl Service>,
     stop: CancellationToken,
 ) {
-    // A socket that refuses the option is served all the same.
-    let _ = stream.set_nodelay(true);
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // No timeout for idle connections: one that we close just as a proxy reuses it would look like a fault of the mesh.
     builder
@@ -98,8 +86,11 @@ async fn connection(
         .max_header_list_size(64 * 1024)
         .max_concurrent_streams(100)
         .enable_connect_protocol();
-    let answer = service_fn(move |request| {
+    let answer = service_fn(move |mut request: Request| {
         let service = service.clone();
+        if let Some(facts) = &facts {
+            request.extensions_mut().insert(facts.clone());
+        }
         async move { service.answer(request, peer).await }
     });
     let mut served = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), answer));

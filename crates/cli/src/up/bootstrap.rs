@@ -8,6 +8,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 /// Annotation by which sidecar and clients learn where applications really listen.
 pub(super) const APPLICATION_PORTS: &str = "ieum.dev/application-ports";
 
+/// Annotation by which workloads learn where a gateway really listens for the ports of its Gateways.
+pub(super) const GATEWAY_PORTS: &str = "ieum.dev/gateway-ports";
+
 /// The port of a sidecar's outbound HTTP proxy.
 pub(super) const OUTBOUND_PORT: u16 = 15001;
 

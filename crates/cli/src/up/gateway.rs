@@ -1,11 +1,12 @@
 //! One gateway proxy of the mesh, from its start until it is ended.
 
-use super::bootstrap::{Node, Role};
+use super::bootstrap::{GATEWAY_PORTS, Node, Role, application_ports};
 use super::context::Context;
 use super::output::Label;
 use super::plan;
 use super::probe;
 use super::process::{Life, Process};
+use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,13 +91,14 @@ impl Run {
             let life = *process.life.borrow();
             if ready.is_some_and(|known| known != life) {
                 ready = None;
+                self.withdraw();
                 self.tell(|status| {
                     *status = Status { waiting_for: "it is not running".to_owned(), ..Status::default() };
                 });
             }
             if let (Life::Running { pid, .. }, None) = (life, ready) {
                 match self.look(admin).await {
-                    Ok(()) if *process.life.borrow() == life => {
+                    Ok(()) if *process.life.borrow() == life && self.publish() => {
                         ready = Some(life);
                         let status =
                             Status { ready: true, pid: Some(pid), admin: Some(admin), ..Status::default() };
@@ -113,9 +115,26 @@ impl Run {
                 () = self.end.cancelled() => {}
             }
         }
+        self.withdraw();
         probe::status(admin, "POST", "/drain_listeners?graceful").await;
         process.stop().await;
         self.context.state.forget(&format!("{}/{}", self.plan.namespace, self.plan.name));
+    }
+
+    /// Says where it is, for the Services that select it: an egress gateway is called by workloads.
+    fn publish(&self) -> bool {
+        let published = self.context.state.publish(&self.plan.namespace, &self.plan.name, &entry(&self.plan));
+        if let Err(error) = &published {
+            self.tell(|status| status.waiting_for = format!("its WorkloadEntry cannot be written: {error}"));
+        }
+        published.is_ok()
+    }
+
+    fn withdraw(&self) {
+        if let Err(error) = self.context.state.withdraw(&self.plan.namespace, &self.plan.name) {
+            let text = format!("its WorkloadEntry cannot be removed: {error}");
+            self.context.printer().line(&Label::plain(&self.plan.name), &text);
+        }
     }
 
     async fn look(&self, admin: SocketAddr) -> Result<(), String> {
@@ -155,4 +174,27 @@ impl Run {
         self.status.send_modify(change);
         self.changed.notify_one();
     }
+}
+
+/// The WorkloadEntry of a gateway of which the ports are real ones.
+fn entry(plan: &plan::Gateway) -> Value {
+    let ports: Vec<(u16, u16)> = plan.ports.iter().map(|(port, local)| (*port, *local)).collect();
+    json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "WorkloadEntry",
+        "metadata": {
+            "name": plan.name,
+            "namespace": plan.namespace,
+            "labels": plan.labels,
+            "annotations": {
+                "ieum.dev/workload": plan.name,
+                GATEWAY_PORTS: application_ports(&ports),
+            },
+        },
+        "spec": {
+            "address": Ipv4Addr::LOCALHOST.to_string(),
+            "labels": plan.labels,
+            "serviceAccount": plan.service_account,
+        },
+    })
 }

@@ -37,6 +37,8 @@ pub(super) struct Template {
     /// The Deployment's name.
     pub(super) workload: String,
     pub(super) labels: BTreeMap<String, String>,
+    /// Nobody is told them, but as in Kubernetes a changed one replaces the replicas: `kubectl rollout restart` writes one.
+    pub(super) annotations: BTreeMap<String, String>,
     pub(super) service_account: String,
     pub(super) sidecar: Proxy,
     pub(super) programs: Vec<Program>,
@@ -181,6 +183,7 @@ impl World<'_> {
             namespace: object.namespace().to_owned(),
             workload: object.meta.name.clone(),
             labels: pod.metadata.labels.clone(),
+            annotations: pod.metadata.annotations.clone(),
             service_account: pod.spec.identity().to_owned(),
             sidecar: if outside { Proxy::Absent } else { self.proxy(&object.meta.name) },
             programs,

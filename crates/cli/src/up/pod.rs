@@ -54,11 +54,8 @@ impl Pod {
         let Template { namespace, service_account, workload, .. } = &*self.template;
         let address = self.address.to_string();
         if self.is_meshed() {
-            for name in ["http_proxy", "HTTP_PROXY"] {
-                variables.set(name, format!("http://{address}:{OUTBOUND_PORT}"));
-            }
-            for name in ["no_proxy", "NO_PROXY"] {
-                variables.set(name, "localhost,127.0.0.1,::1");
+            for (name, value) in way_out(&address) {
+                variables.set(name, value);
             }
         }
         for (name, value) in [
@@ -146,6 +143,13 @@ impl Pod {
     }
 }
 
+/// The variables by which programs at `address` find their way into the mesh.
+pub(super) fn way_out(address: &str) -> [(&'static str, String); 4] {
+    let proxy = format!("http://{address}:{OUTBOUND_PORT}");
+    let spared = "localhost,127.0.0.1,::1".to_owned();
+    [("http_proxy", proxy.clone()), ("HTTP_PROXY", proxy), ("no_proxy", spared.clone()), ("NO_PROXY", spared)]
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -175,6 +179,7 @@ mod tests {
             namespace: "shop".to_owned(),
             workload: "web-v1".to_owned(),
             labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+            annotations: BTreeMap::new(),
             service_account: "web".to_owned(),
             sidecar,
             programs: vec![program],

@@ -20,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Who ran for so long starts again without delay growing.
 const STABLE: Duration = Duration::from_secs(10);
 /// Variables by which our own environment would send applications past the mesh.
-const PROXY_VARIABLES: [&str; 8] = [
+pub(super) const PROXY_VARIABLES: [&str; 8] = [
     "http_proxy",
     "HTTP_PROXY",
     "https_proxy",

@@ -29,6 +29,22 @@ pub(super) fn default_path(folder: &Path, port_base: u16, state_home: Option<Pat
     home.map_or_else(|| PathBuf::from(".ieum"), |home| home.join("ieum")).join(name)
 }
 
+/// The state folders of the meshes that run and keep their state where nobody said otherwise.
+pub(super) fn running(state_home: Option<PathBuf>) -> Vec<PathBuf> {
+    let home = state_home.filter(|home| home.is_absolute()).map(|home| home.join("ieum"));
+    let places = [Some(PathBuf::from(".ieum")), home].into_iter().flatten();
+    let folders = places.filter_map(|place| std::fs::read_dir(place).ok()).flatten().flatten();
+    let mut running: Vec<PathBuf> =
+        folders.map(|entry| entry.path()).filter(|path| is_in_use(path)).collect();
+    running.sort();
+    running
+}
+
+fn is_in_use(root: &Path) -> bool {
+    let lock = File::open(root.join("lock"));
+    lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 /// What the folder of a proxy is called.
 pub(super) fn proxy_name(namespace: &str, name: &str) -> String {
     format!("{namespace}.{name}")
