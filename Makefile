@@ -38,14 +38,19 @@ release: ## build the fastest `ieum` into target/release/ (takes minutes)
 bench-swarm: # a thousand sidecars in one process, for the control plane's row
 	cargo build --profile quick -p ieum-control --example swarm
 
+# nginx, HAProxy, the load generators and what counts system calls, from the machine's package manager where they are missing.
+BENCH_TOOLS = nginx haproxy wrk h2load nghttpd taskset openssl strace
+BENCH_PACKAGES = nginx libnginx-mod-stream haproxy wrk nghttp2-client nghttp2-server util-linux openssl strace
+
 bench-peers: peers ## install the programs that the benchmarks compare with
-	@for tool in nginx haproxy wrk h2load nghttpd taskset openssl; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	@for tool in $(BENCH_TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	test -e /usr/lib/nginx/modules/ngx_stream_module.so || missing="$$missing ngx_stream_module"; \
 	if [ -n "$$missing" ]; then \
-		apt-get install -y --no-install-recommends nginx haproxy wrk nghttp2-client nghttp2-server util-linux openssl || \
-		{ echo "make bench needs:$$missing; on Debian: apt-get install nginx haproxy wrk nghttp2-client nghttp2-server" >&2; exit 1; }; \
+		{ apt-get update -q && apt-get install -y -q --no-install-recommends $(BENCH_PACKAGES); } || \
+		{ echo "make bench needs:$$missing; on Debian, as root: apt-get install $(BENCH_PACKAGES)" >&2; exit 1; }; \
 	fi
 
-bench: bench-peers release bench-swarm ## measure Ieum beside Envoy, nginx and HAProxy; writes bench/REPORT.md (about 30 min)
+bench: bench-peers release bench-swarm ## measure Ieum beside Envoy, nginx and HAProxy; writes bench/REPORT.md (about 40 min)
 	python3 bench/run.py
 
 bench-smoke: bench-peers release ## the main rows, short (about 90 s)

@@ -36,6 +36,13 @@ def cluster(name, port, http2=False, transport=None):
     return made
 
 
+def tcp_cluster(name, port):
+    """A cluster for bytes: without options of HTTP."""
+    made = cluster(name, port)
+    del made["typed_extension_protocol_options"]
+    return made
+
+
 def route(prefix, cluster_name):
     return {"match": {"prefix": prefix}, "route": {"cluster": cluster_name, "timeout": "0s"}}
 
@@ -47,6 +54,12 @@ def manager(routes, edge=True, filters=(), logs=()):
         "route_config": {"name": "bench", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
         "http_filters": [*filters, {"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}],
     }}
+
+
+def tcp_proxy(cluster_name):
+    return {"name": "envoy.filters.network.tcp_proxy", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "bench", "cluster": cluster_name}}
 
 
 def listener(name, port, network_filter, transport=None):

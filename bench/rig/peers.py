@@ -1,7 +1,6 @@
 """The programs that are compared, each doing the same work: it adds x-request-id, x-forwarded-for and -proto, keeps
 connections to the backend open and counts requests. Access logs are off unless a profile asks for them."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -57,15 +56,25 @@ def start_ieum(config, port, admin, cpu, folder, name="ieum"):
     return process
 
 
-def start_nginx(port, backend, cpu, folder, name="nginx"):
+# Bodies that are larger than a response buffer go through memory, as in the other programs, and never through a file.
+NGINX_BULK = "proxy_buffer_size 64k; proxy_buffers 16 64k; proxy_busy_buffers_size 128k; proxy_max_temp_file_size 0;"
+NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+
+
+def nginx_scratch(folder, name):
+    """Where nginx may write; it insists on all of them."""
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    return " ".join(f"{kind}_temp_path {folder}/{name}-{kind};" for kind in kinds)
+
+
+def start_nginx(port, backend, cpu, folder, name="nginx", bulk=False):
     path = folder / f"{name}.conf"
     path.write_text(f"""
 daemon off; worker_processes 1; pid {folder}/{name}.pid; error_log {folder}/{name}.err; {as_root()}
 events {{ worker_connections 16384; }}
 http {{
-  access_log off; keepalive_requests 1000000000; keepalive_timeout 3600;
-  client_body_temp_path {folder}/{name}-a; proxy_temp_path {folder}/{name}-b; fastcgi_temp_path {folder}/{name}-c;
-  uwsgi_temp_path {folder}/{name}-d; scgi_temp_path {folder}/{name}-e;
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 3600; {nginx_scratch(folder, name)}
+  {NGINX_BULK if bulk else ""}
   upstream app {{ server 127.0.0.1:{backend}; keepalive 256; keepalive_requests 1000000000; }}
   server {{
     listen 127.0.0.1:{port} reuseport backlog=4096;
@@ -75,6 +84,23 @@ http {{
       proxy_set_header X-Forwarded-Proto $scheme;
     }}
     location = /nginx-status {{ stub_status; }}
+  }}
+}}
+""")
+    return Process(name, ["nginx", "-p", folder, "-c", path], cpu, folder).listens(port)
+
+
+def start_nginx_tcp(port, backend, cpu, folder, name="nginx-tcp"):
+    """nginx as a TCP proxy; its module for that is a package of its own on Debian."""
+    path = folder / f"{name}.conf"
+    path.write_text(f"""
+load_module {NGINX_STREAM};
+daemon off; worker_processes 1; pid {folder}/{name}.pid; error_log {folder}/{name}.err; {as_root()}
+events {{ worker_connections 16384; }}
+stream {{
+  server {{
+    listen 127.0.0.1:{port} reuseport backlog=4096;
+    proxy_pass 127.0.0.1:{backend}; proxy_buffer_size 64k;
   }}
 }}
 """)
@@ -108,6 +134,26 @@ backend app
     return Process(name, ["haproxy", "-db", "-f", path], cpu, folder).listens(port)
 
 
+def start_haproxy_tcp(port, backend, cpu, folder, name="haproxy-tcp"):
+    """HAProxy as a TCP proxy, allowed to let the kernel splice; a pipe takes two files more for each connection."""
+    path = folder / f"{name}.cfg"
+    path.write_text(f"""
+global
+  maxconn 1000
+  nbthread 1
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 1h
+  timeout server 1h
+  option splice-auto
+listen in
+  bind 127.0.0.1:{port}
+  server one 127.0.0.1:{backend}
+""")
+    return Process(name, ["haproxy", "-db", "-f", path], cpu, folder).listens(port)
+
+
 def start_backend(cpu, folder, body_bytes=100, name="backend"):
     """nginx answering every path from memory; /64k and /1m with bodies of that size. Speaks HTTP/1.1."""
     port = free_port()
@@ -119,8 +165,7 @@ daemon off; worker_processes 1; pid {folder}/{name}.pid; error_log {folder}/{nam
 events {{ worker_connections 16384; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 3600; sendfile on; open_file_cache max=10;
-  client_body_temp_path {folder}/{name}-a; proxy_temp_path {folder}/{name}-b; fastcgi_temp_path {folder}/{name}-c;
-  uwsgi_temp_path {folder}/{name}-d; scgi_temp_path {folder}/{name}-e;
+  {nginx_scratch(folder, name)}
   server {{
     listen 127.0.0.1:{port} reuseport backlog=4096;
     location / {{ return 200 "{'x' * body_bytes}"; }}
@@ -160,9 +205,3 @@ def make_certificates(folder):
     run("x509", "-req", "-in", csr, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", "2", "-out", leaf,
         "-extfile", extensions)
     return leaf, key, ca
-
-
-def stats_of(admin, name):
-    """One number from an Envoy-like admin port."""
-    answer = fetch(f"http://127.0.0.1:{admin}/stats?format=json&filter={name}")
-    return json.loads(answer[1]) if answer else None

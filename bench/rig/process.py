@@ -108,6 +108,26 @@ class Process:
         return {"private_dirty": dirty, "rss": resident}
 
 
+class Pair:
+    """Two processes charged together."""
+
+    def __init__(self, *processes):
+        self.processes = processes
+
+    def pids(self):
+        """Of both."""
+        return [pid for process in self.processes for pid in process.pids()]
+
+    def usage(self):
+        """Of both."""
+        return Usage.of(self.pids())
+
+    def memory(self):
+        """Of both."""
+        both = [process.memory() for process in self.processes]
+        return {kind: sum(one[kind] for one in both) for kind in both[0]}
+
+
 class Usage:
     """CPU time of some processes: nanoseconds on a CPU (schedstat), and clock ticks split into user and kernel."""
 

@@ -1,11 +1,24 @@
-"""Rounds: every peer measured once per round, in rotating order; ratios are taken within a round."""
+"""Rounds: every peer measured once per round, in rotating order; ratios are taken within a round.
+
+Whether a run can be believed is read from the control peer, the one whose program does not change between runs: its figure
+must spread little (interquartile range over median) and must not drift (the median of the run's first half against that of
+its second). One round that something disturbed moves neither; a machine that grows slower, or that is busy for half of the
+time, moves one of them."""
 
 import statistics
 import sys
 
+LIMIT = 0.10
 
-class Unreadable(Exception):
-    """The machine was too noisy: the control peer moved more than allowed."""
+
+class Measured(dict):
+    """Peer to its samples (dicts), one a round; and how far the run can be believed."""
+
+    def __init__(self, samples, control=None, spread=None, drift=None, unreadable=None):
+        super().__init__(samples)
+        self.control, self.spread, self.drift, self.unreadable = control, spread, drift, unreadable
+        # What was found outside the timed rounds: peer to facts.
+        self.extra = {}
 
 
 def rotate(peers, round_number):
@@ -14,12 +27,27 @@ def rotate(peers, round_number):
     return peers[at:] + peers[:at]
 
 
-def measure(peers, rounds, once, control, figure="cpu_us", limit=0.10, tries=3):
-    """Calls `once(peer)` for each peer and round; returns peer -> list of samples (dicts), one a round.
+def spread_of(values):
+    """Interquartile range over median."""
+    if len(values) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return (high - low) / middle if middle else 0.0
 
-    `control` is the peer that must not move: when its `figure` strays more than `limit` from its median in more than a
-    quarter of the rounds, everything is measured again.
-    """
+
+def drift_of(values):
+    """How far the median of the later half is from that of the earlier one, over the median of all."""
+    half = len(values) // 2
+    if half < 2:  # one value says nothing
+        return 0.0
+    middle = statistics.median(values)
+    return (statistics.median(values[-half:]) - statistics.median(values[:half])) / middle if middle else 0.0
+
+
+def measure(peers, rounds, once, control, figure="cpu_us", limit=LIMIT, tries=3):
+    """Calls `once(peer)` for each peer and round. A run whose `control` spreads or drifts by more than `limit` is measured
+    again; if none of `tries` runs is readable, the calmest is returned, marked as what it is."""
+    calmest = None
     for attempt in range(tries):
         samples = {peer: [] for peer in peers}
         for number in range(rounds):
@@ -30,12 +58,17 @@ def measure(peers, rounds, once, control, figure="cpu_us", limit=0.10, tries=3):
                 samples[peer].append(sample)
                 print(f"    round {number + 1}/{rounds} {peer}: {show(sample)}", file=sys.stderr, flush=True)
         values = [s[figure] for s in samples[control]]
-        middle = statistics.median(values)
-        strays = sum(abs(v - middle) > limit * middle for v in values)
-        if strays <= len(values) // 4:
-            return samples
-        print(f"    unreadable: {control} strayed in {strays} of {rounds} rounds; again", file=sys.stderr)
-    raise Unreadable(f"{control} moved more than {limit:.0%} in {tries} runs")
+        run = Measured(samples, control, spread_of(values), drift_of(values))
+        worst = max(run.spread, abs(run.drift))
+        if worst <= limit:
+            return run
+        print(f"    unreadable: {control} spread {run.spread:.0%}, drifted {run.drift:+.0%}; "
+              f"{'again' if attempt + 1 < tries else 'shown as it is'}", file=sys.stderr, flush=True)
+        if calmest is None or worst < max(calmest.spread, abs(calmest.drift)):
+            calmest = run
+    calmest.unreadable = (f"{control} spread {calmest.spread:.0%} and drifted {calmest.drift:+.0%} "
+                          f"in the calmest of {tries} runs; {limit:.0%} are allowed")
+    return calmest
 
 
 def show(sample):
@@ -53,5 +86,11 @@ def ratio(samples, peer, base, figure="cpu_us"):
 
 def median(samples, peer, figure):
     """Median of a figure."""
-    values = [s[figure] for s in samples[peer] if figure in s]
+    values = [s[figure] for s in samples.get(peer, []) if s.get(figure) is not None]
     return statistics.median(values) if values else None
+
+
+def best(samples, figure, peers):
+    """The peer with the smallest median."""
+    known = [p for p in peers if median(samples, p, figure) is not None]
+    return min(known, key=lambda p: median(samples, p, figure)) if known else None
