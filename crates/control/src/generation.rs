@@ -342,7 +342,7 @@ mod tests {
     use crate::store::Store;
     use crate::translate::translate;
     use crate::world::World;
-    use std::collections::BTreeMap;
+    use model::metadata::Fields;
 
     const SERVICES: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{name: http, port: 80}]}\n---\n\
         apiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {ports: [{name: http, port: 80}]}\n";
@@ -357,7 +357,7 @@ mod tests {
 
     fn node(role: &str, name: &str) -> ProxyNode {
         let id = format!("{role}~127.0.0.1~{name}.default~default.svc.cluster.local");
-        ProxyNode::from_node(&id, "", &BTreeMap::new(), "").unwrap()
+        ProxyNode::from_node(&id, "", &Fields::new(), "").unwrap()
     }
 
     #[test]

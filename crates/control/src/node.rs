@@ -1,7 +1,7 @@
 //! Who a proxy is, as it says in the `Node` of its xDS stream: Istio's node ids and metadata keys, and a few of ours.
 //! Whether it is entitled to be that is decided where it connects.
 
-use model::metadata::Value;
+use model::metadata::{Fields, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -90,7 +90,7 @@ impl ProxyNode {
     pub fn from_node(
         id: &str,
         _cluster: &str,
-        metadata: &BTreeMap<String, Value>,
+        metadata: &Fields,
         user_agent: &str,
     ) -> Result<Self, NodeError> {
         let text = |key: &str| metadata.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
@@ -144,7 +144,7 @@ pub fn application_ports(text: &str) -> BTreeMap<u16, u16> {
     text.split(',').filter_map(pair).collect()
 }
 
-fn labels(metadata: &BTreeMap<String, Value>) -> BTreeMap<String, String> {
+fn labels(metadata: &Fields) -> BTreeMap<String, String> {
     let Some(Value::Struct(labels)) = metadata.get("LABELS") else { return BTreeMap::new() };
     labels.iter().filter_map(|(k, v)| Some((k.clone(), v.as_text()?))).collect()
 }
@@ -179,7 +179,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn structure(pairs: &[(&str, Value)]) -> BTreeMap<String, Value> {
+    fn structure(pairs: &[(&str, Value)]) -> Fields {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect()
     }
 
@@ -218,9 +218,9 @@ mod tests {
 
     #[test]
     fn a_grpc_library_may_have_any_id_and_a_proxy_may_not() {
-        let node = ProxyNode::from_node("client-7", "", &BTreeMap::new(), "gRPC Python").unwrap();
+        let node = ProxyNode::from_node("client-7", "", &Fields::new(), "gRPC Python").unwrap();
         assert_eq!((node.kind, node.namespace.as_str()), (ProxyKind::Grpc, "default"));
-        let error = ProxyNode::from_node("client-7", "", &BTreeMap::new(), "envoy").unwrap_err();
+        let error = ProxyNode::from_node("client-7", "", &Fields::new(), "envoy").unwrap_err();
         assert!(error.to_string().contains("`client-7`"));
     }
 }

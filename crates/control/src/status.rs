@@ -179,8 +179,8 @@ impl RejectionStatus {
             "type": short_type(&self.type_url),
             "resource": self.resource,
             "message": self.message,
-            "from": from.resource,
-            "file": from.file,
+            "from": &*from.resource,
+            "file": &*from.file,
             "line": from.line,
         })
     }

@@ -4,11 +4,10 @@ use crate::balance::{LoadBalancing, Spread};
 use crate::endpoint::{Assignment, Endpoint};
 use crate::health::HealthCheck;
 use crate::limits::Limits;
-use crate::metadata::{Metadata, Value};
+use crate::metadata::{Fields, Metadata};
 use crate::outlier::OutlierDetection;
 use crate::provenance::Provenance;
 use crate::tls::UpstreamTls;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A named group of endpoints with the way to reach them.
@@ -126,7 +125,7 @@ pub struct TransportMatch {
     /// Its name, for people.
     pub name: String,
     /// What an endpoint's metadata must hold under [`TRANSPORT_MATCH_NAMESPACE`]; empty matches all.
-    pub labels: BTreeMap<String, Value>,
+    pub labels: Fields,
     /// The transport.
     pub transport: Transport,
 }
@@ -158,10 +157,11 @@ pub enum UpstreamHttp {
 mod tests {
     use super::*;
     use crate::endpoint::{EndpointAddress, Health};
+    use crate::metadata::Value;
 
     #[test]
     fn the_transport_is_chosen_by_what_the_endpoint_says_of_itself() {
-        let labels = BTreeMap::from([("tlsMode".to_owned(), Value::from("istio"))]);
+        let labels = Fields::from([("tlsMode".to_owned(), Value::from("istio"))]);
         let tls = UpstreamTls {
             certificate: None,
             validation: None,

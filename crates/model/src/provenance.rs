@@ -2,19 +2,31 @@
 //! It rides in xDS metadata under [`NAMESPACE`]; it never influences a decision.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// The xDS metadata namespace that carries provenance.
 pub const NAMESPACE: &str = "ieum.dev";
 
-/// The resource, file and line that decided something.
+/// The resource, file and line that decided something. Texts are shared: thousands of routes come from one file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Provenance {
     /// Kind and name, such as `VirtualService default/reviews`.
-    pub resource: String,
+    pub resource: Arc<str>,
     /// File as the user named it; empty when the resource did not come from a file.
-    pub file: String,
+    pub file: Arc<str>,
     /// Line in that file, counted from 1; 0 when unknown.
     pub line: u32,
+}
+
+impl Provenance {
+    /// Shares the texts of `other` that are the same.
+    pub fn share_with(&mut self, other: &Self) {
+        for (own, known) in [(&mut self.resource, &other.resource), (&mut self.file, &other.file)] {
+            if own == known {
+                *own = known.clone();
+            }
+        }
+    }
 }
 
 impl fmt::Display for Provenance {

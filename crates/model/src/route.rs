@@ -13,6 +13,7 @@ use crate::metadata::Metadata;
 use crate::provenance::Provenance;
 use crate::retry::RetryPolicy;
 use http::HeaderName;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A table of virtual hosts (`RouteConfiguration`).
@@ -143,12 +144,19 @@ pub struct QueryMatch {
 /// What is done with a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Sent to a cluster.
-    Forward(Box<Forward>),
+    /// Sent to a cluster. Routes that do the same share it.
+    Forward(Arc<Forward>),
     /// Answered with a redirect.
     Redirect(Redirect),
     /// Answered here.
     Respond(DirectResponse),
+}
+
+impl Action {
+    /// Sends requests on like this.
+    pub fn forward(forward: Forward) -> Self {
+        Self::Forward(Arc::new(forward))
+    }
 }
 
 /// How a request is sent on (`RouteAction`).

@@ -6,8 +6,11 @@
 use crate::header::RequestHead;
 use crate::rewrite::split_authority;
 use crate::route::{PathMatch, QueryMatch, Route, RouteConfiguration, RouteMatch, VirtualHost};
-use rustc_hash::FxHashMap;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::fmt;
+use std::hash::BuildHasher;
 
 /// A compiled route configuration.
 #[derive(Debug)]
@@ -31,10 +34,19 @@ struct Wildcards {
 /// The routes of one virtual host, indexed by path.
 #[derive(Debug, Default)]
 struct HostRoutes {
-    exact: FxHashMap<Box<str>, Vec<u32>>,
+    exact: Positions,
     prefix_lengths: Vec<usize>,
-    prefix: FxHashMap<Box<str>, Vec<u32>>,
+    prefix: Positions,
     rest: Vec<u32>,
+}
+
+/// Positions of routes by path. What a path is, its route knows: there may be thousands.
+#[derive(Debug, Default)]
+struct Positions {
+    /// The first of each path.
+    first: HashTable<u32>,
+    /// The next of the same path, by the one before.
+    next: FxHashMap<u32, u32>,
 }
 
 /// A route configuration that cannot be compiled.
@@ -212,22 +224,60 @@ impl Wildcards {
     }
 }
 
+impl Positions {
+    fn of(host: &VirtualHost, positions: &[u32]) -> Self {
+        let path = |at: &u32| path_of(host, *at).unwrap_or_default();
+        let mut found = Self { first: HashTable::with_capacity(positions.len()), next: FxHashMap::default() };
+        let mut last = FxHashMap::default();
+        for at in positions {
+            let same = |known: &u32| path(known) == path(at);
+            match found.first.entry(hash_of(path(at)), same, |known| hash_of(path(known))) {
+                Entry::Occupied(first) => {
+                    let before = last.insert(*first.get(), *at).unwrap_or(*first.get());
+                    found.next.insert(before, *at);
+                }
+                Entry::Vacant(place) => drop(place.insert(*at)),
+            }
+        }
+        found
+    }
+
+    /// Positions of the routes with this path, in order.
+    fn find(&self, host: &VirtualHost, path: &str) -> impl Iterator<Item = u32> {
+        let first = self.first.find(hash_of(path), |at| path_of(host, *at) == Some(path)).copied();
+        std::iter::successors(first, |at| self.next.get(at).copied())
+    }
+}
+
+fn hash_of(path: &str) -> u64 {
+    FxBuildHasher.hash_one(path)
+}
+
+/// The path by which the route at a position is found.
+fn path_of(host: &VirtualHost, at: u32) -> Option<&str> {
+    match &host.routes.get(at as usize)?.condition.path {
+        PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::SegmentPrefix(path) => Some(path),
+        _ => None,
+    }
+}
+
 impl HostRoutes {
     fn compile(host: &VirtualHost) -> Self {
         let mut routes = Self::default();
+        let (mut exact, mut prefix) = (Vec::new(), Vec::new());
         for (index, route) in host.routes.iter().enumerate() {
             let index = index as u32;
             match (&route.condition.path, route.condition.case_sensitive) {
-                (PathMatch::Exact(path), true) => {
-                    routes.exact.entry(path.as_str().into()).or_default().push(index);
-                }
+                (PathMatch::Exact(_), true) => exact.push(index),
                 (PathMatch::Prefix(path) | PathMatch::SegmentPrefix(path), true) => {
-                    routes.prefix.entry(path.as_str().into()).or_default().push(index);
+                    routes.prefix_lengths.push(path.len());
+                    prefix.push(index);
                 }
                 _ => routes.rest.push(index),
             }
         }
-        routes.prefix_lengths = routes.prefix.keys().map(|k| k.len()).collect();
+        routes.exact = Positions::of(host, &exact);
+        routes.prefix = Positions::of(host, &prefix);
         routes.prefix_lengths.sort_unstable();
         routes.prefix_lengths.dedup();
         routes
@@ -242,8 +292,8 @@ impl HostRoutes {
         random: u64,
     ) -> Option<(usize, &'h Route)> {
         let mut best: Option<(u32, &'h Route)> = None;
-        let mut consider = |candidates: &[u32], check_path: bool| {
-            for &index in candidates {
+        let mut consider = |candidates: &mut dyn Iterator<Item = u32>, check_path: bool| {
+            for index in candidates {
                 if best.is_some_and(|(found, _)| found < index) {
                     return;
                 }
@@ -258,17 +308,13 @@ impl HostRoutes {
         };
         // A CONNECT has no path: only its own matcher takes it (and, as in Envoy, `prefix: /` never does).
         if head.method != http::Method::CONNECT || !head.path.is_empty() {
-            if let Some(candidates) = self.exact.get(head.path) {
-                consider(candidates, false);
-            }
+            consider(&mut self.exact.find(host, head.path), false);
             for &length in &self.prefix_lengths {
                 let Some(prefix) = head.path.get(..length) else { break };
-                if let Some(candidates) = self.prefix.get(prefix) {
-                    consider(candidates, true);
-                }
+                consider(&mut self.prefix.find(host, prefix), true);
             }
         }
-        consider(&self.rest, true);
+        consider(&mut self.rest.iter().copied(), true);
         best.map(|(index, route)| (index as usize, route))
     }
 }

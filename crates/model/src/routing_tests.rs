@@ -11,7 +11,7 @@ fn route(name: &str, condition: RouteMatch) -> Route {
     Route {
         name: name.into(),
         condition,
-        action: Action::Forward(Box::new(Forward::to(name))),
+        action: Action::forward(Forward::to(name)),
         request_headers: Default::default(),
         response_headers: Default::default(),
         filters: None,

@@ -8,8 +8,7 @@ use model::format::Template;
 use model::listener::{
     AccessLog, Direction, HttpConnectionManager, Inspection, Listener, LogFormat, RouteSource, Tracing,
 };
-use model::metadata::{Metadata, Value};
-use std::collections::BTreeMap;
+use model::metadata::{Fields, Metadata, Value};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,8 +32,7 @@ fn measure(
     tracing: Option<Tracing>,
     logs: Vec<AccessLog>,
 ) -> Result<(), Box<dyn Error>> {
-    let metadata =
-        Value::Struct(BTreeMap::from([("WORKLOAD_NAME".to_owned(), Value::from("productpage-v1"))]));
+    let metadata = Value::Struct(Fields::from([("WORKLOAD_NAME".to_owned(), Value::from("productpage-v1"))]));
     let node = NodeLabels::from_metadata("sidecar~127.1.0.1~a.default~default.svc.cluster.local", &metadata);
     let telemetry = Telemetry::new(node);
     let mut manager = HttpConnectionManager::new(RouteSource::Rds("r".into()));

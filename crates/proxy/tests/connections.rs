@@ -113,7 +113,7 @@ fn http(text: &str) -> Network {
         provenance: None,
     };
     let routes = vec![
-        route("/to-a", Action::Forward(Box::new(Forward::to("a")))),
+        route("/to-a", Action::forward(Forward::to("a"))),
         route("/", Action::Respond(DirectResponse { status: 200, body: text.into() })),
     ];
     let host = VirtualHost { name: "all".into(), domains: vec!["*".into()], routes, ..Default::default() };

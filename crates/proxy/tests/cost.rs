@@ -44,8 +44,7 @@ fn a_small_request_costs_no_more_allocations_than_it_did() {
     let address = endpoint();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = LocalSet::new();
-    let proxy =
-        Proxy::new(vec![route("/", Action::Forward(Box::new(to("a"))))], vec![cluster("a", &[address])]);
+    let proxy = Proxy::new(vec![route("/", Action::forward(to("a")))], vec![cluster("a", &[address])]);
     let mut client = local.block_on(&runtime, async {
         let mut client = proxy.connect();
         exchange(&mut client, REQUESTS).await;

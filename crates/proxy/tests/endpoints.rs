@@ -17,7 +17,7 @@ use support::*;
 use tokio::sync::Notify;
 
 fn forwarding(forward: Forward) -> Vec<Route> {
-    vec![route("/", Action::Forward(Box::new(forward)))]
+    vec![route("/", Action::forward(forward))]
 }
 
 /// An endpoint that answers when it is told to, and says when it was asked.
@@ -74,7 +74,7 @@ fn priorities_have_limits_of_their_own() {
         let mut limited = cluster("a", &[upstream.address]);
         limited.limits.default.requests = Some(0);
         let high = Forward { priority: model::limits::Priority::High, ..to("a") };
-        let mut routes = vec![route("/high", Action::Forward(Box::new(high)))];
+        let mut routes = vec![route("/high", Action::forward(high))];
         routes.extend(forwarding(to("a")));
         let proxy = Proxy::new(routes, vec![limited]);
         assert_eq!(proxy.fetch("/").await.status(), 503);

@@ -9,10 +9,8 @@ use support::*;
 fn a_request_reaches_its_cluster_and_the_answer_comes_back() {
     in_time(async {
         let upstream = Upstream::start(|_, _| ok("hello")).await;
-        let proxy = Proxy::new(
-            vec![route("/", Action::Forward(Box::new(to("a"))))],
-            vec![cluster("a", &[upstream.address])],
-        );
+        let proxy =
+            Proxy::new(vec![route("/", Action::forward(to("a")))], vec![cluster("a", &[upstream.address])]);
         let request = Request::post("/x/../y?q=1").header("host", "shop").header("x-a", "b");
         let answer = proxy.send(request.body(Full::from("body")).unwrap()).await;
         assert_eq!((answer.status(), answer.body().as_ref()), (StatusCode::OK, &b"hello"[..]));
@@ -30,8 +28,8 @@ fn our_own_answers_carry_a_reason_and_the_request_id() {
     in_time(async {
         let proxy = Proxy::new(
             vec![
-                route("/gone", Action::Forward(Box::new(to("nowhere")))),
-                route("/empty", Action::Forward(Box::new(to("empty")))),
+                route("/gone", Action::forward(to("nowhere"))),
+                route("/empty", Action::forward(to("empty"))),
             ],
             vec![cluster("empty", &[])],
         );
@@ -56,10 +54,8 @@ fn our_own_answers_carry_a_reason_and_the_request_id() {
 fn a_connection_to_an_endpoint_is_used_again() {
     in_time(async {
         let upstream = Upstream::start(|_, _| ok("hello")).await;
-        let proxy = Proxy::new(
-            vec![route("/", Action::Forward(Box::new(to("a"))))],
-            vec![cluster("a", &[upstream.address])],
-        );
+        let proxy =
+            Proxy::new(vec![route("/", Action::forward(to("a")))], vec![cluster("a", &[upstream.address])]);
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(proxy.connect())).await.unwrap();
         spawn_local(connection);
@@ -83,10 +79,8 @@ fn a_retried_request_is_sent_again_with_its_whole_body() {
             ..RetryPolicy::default()
         };
         let forward = Forward { retry: Some(policy), ..to("a") };
-        let proxy = Proxy::new(
-            vec![route("/", Action::Forward(Box::new(forward)))],
-            vec![cluster("a", &[upstream.address])],
-        );
+        let proxy =
+            Proxy::new(vec![route("/", Action::forward(forward))], vec![cluster("a", &[upstream.address])]);
         let request = Request::post("/").header("host", "shop").body(Full::from("all of it")).unwrap();
         let answer = proxy.send(request).await;
         assert_eq!(answer.body().as_ref(), b"third");
@@ -116,8 +110,7 @@ fn a_body_that_goes_on_after_the_answer_began_is_sent_once() {
         let conditions = RetryConditions::parse("connect-failure").0;
         let policy = RetryPolicy { conditions, retries: 2, ..RetryPolicy::default() };
         let forward = Forward { retry: Some(policy), ..to("a") };
-        let proxy =
-            Proxy::new(vec![route("/", Action::Forward(Box::new(forward)))], vec![cluster("a", &[address])]);
+        let proxy = Proxy::new(vec![route("/", Action::forward(forward))], vec![cluster("a", &[address])]);
         let mut client = proxy.connect();
         let head = "POST / HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n";
         client.write_all(head.as_bytes()).await.unwrap();
@@ -142,10 +135,8 @@ fn the_last_answer_is_passed_on_when_no_try_is_left() {
         let upstream = Upstream::start(|_, _| status(503)).await;
         let policy = RetryPolicy { conditions: RetryConditions::parse("5xx").0, ..RetryPolicy::default() };
         let forward = Forward { retry: Some(policy), ..to("a") };
-        let proxy = Proxy::new(
-            vec![route("/", Action::Forward(Box::new(forward)))],
-            vec![cluster("a", &[upstream.address])],
-        );
+        let proxy =
+            Proxy::new(vec![route("/", Action::forward(forward))], vec![cluster("a", &[upstream.address])]);
         let answer = proxy.fetch("/").await;
         assert_eq!((answer.status().as_u16(), answer.body().as_ref()), (503, &b"no"[..]));
         assert_eq!(upstream.seen().len(), 2);
@@ -167,7 +158,7 @@ fn a_dead_endpoint_is_avoided_by_the_retry() {
         };
         let forward = Forward { retry: Some(policy), ..to("a") };
         let proxy = Proxy::new(
-            vec![route("/", Action::Forward(Box::new(forward)))],
+            vec![route("/", Action::forward(forward))],
             vec![cluster("a", &[dead, upstream.address])],
         );
         for _ in 0..20 {
@@ -182,7 +173,7 @@ fn a_route_timeout_answers_504() {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let forward = Forward { timeout: Some(Duration::from_millis(50)), ..to("a") };
         let proxy = Proxy::new(
-            vec![route("/", Action::Forward(Box::new(forward)))],
+            vec![route("/", Action::forward(forward))],
             vec![cluster("a", &[silent.local_addr().unwrap()])],
         );
         let answer = proxy.fetch("/").await;
@@ -200,7 +191,7 @@ fn paths_authorities_and_headers_are_rewritten_as_the_route_says() {
             host_rewrite: Some(HostRewrite::Literal("inner".into())),
             ..to("a")
         };
-        let mut rule = route("/old", Action::Forward(Box::new(forward)));
+        let mut rule = route("/old", Action::forward(forward));
         let set = |name: &str, value: &str| HeaderEdit {
             name: FieldName::parse(name).unwrap(),
             value: Template::parse(value).unwrap(),
@@ -227,7 +218,7 @@ fn paths_authorities_and_headers_are_rewritten_as_the_route_says() {
 fn a_change_of_configuration_applies_to_the_next_request_of_an_open_connection() {
     in_time(async {
         let (one, two) = (Upstream::start(|_, _| ok("one")).await, Upstream::start(|_, _| ok("two")).await);
-        let routes = || vec![route("/", Action::Forward(Box::new(to("a"))))];
+        let routes = || vec![route("/", Action::forward(to("a")))];
         let proxy = Proxy::new(routes(), vec![cluster("a", &[one.address])]);
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(proxy.connect())).await.unwrap();
@@ -266,10 +257,7 @@ fn a_websocket_upgrade_becomes_a_tunnel_and_an_unknown_one_is_ignored() {
         });
         let plain = plain.await;
         let proxy = Proxy::new(
-            vec![
-                route("/ws", Action::Forward(Box::new(to("ws")))),
-                route("/", Action::Forward(Box::new(to("plain")))),
-            ],
+            vec![route("/ws", Action::forward(to("ws"))), route("/", Action::forward(to("plain")))],
             vec![cluster("ws", &[address]), cluster("plain", &[plain.address])],
         );
         let mut client = proxy.connect();
@@ -307,7 +295,7 @@ fn connect_is_ended_here_where_the_route_says_so_and_refused_elsewhere() {
             upgrades: vec![Upgrade { protocol: "CONNECT".into(), enabled: true, terminate_connect: true }],
             ..to("tcp")
         };
-        let mut rule = route("/", Action::Forward(Box::new(forward)));
+        let mut rule = route("/", Action::forward(forward));
         rule.condition.path = PathMatch::Connect;
         let proxy = Proxy::new(vec![rule], vec![cluster("tcp", &[address])]);
         let mut client = proxy.connect();
@@ -356,7 +344,7 @@ fn an_http2_endpoint_gets_trailers_and_gives_them() {
                 .unwrap();
         });
         let proxy = Proxy::new(
-            vec![route("/", Action::Forward(Box::new(to("g"))))],
+            vec![route("/", Action::forward(to("g")))],
             vec![Cluster { http: UpstreamHttp::Http2, ..cluster("g", &[address]) }],
         );
         let (mut sender, connection) =

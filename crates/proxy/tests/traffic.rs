@@ -16,7 +16,7 @@ use support::*;
 const ALL: Fraction = Fraction::ALL;
 
 fn with_filters(forward: Forward, filters: FilterSettings) -> Route {
-    Route { filters: filters.boxed(), ..route("/", Action::Forward(Box::new(forward))) }
+    Route { filters: filters.boxed(), ..route("/", Action::forward(forward)) }
 }
 
 /// A proxy with the filters for faults and cross-origin requests.
@@ -104,7 +104,7 @@ fn mirrors_see_the_same_request_with_their_own_host() {
         let upstream = Upstream::start(|_, _| ok("hello")).await;
         let shadows = [Upstream::start(|_, _| status(500)).await, Upstream::start(|_, _| ok("x")).await];
         let proxy = Proxy::new(
-            vec![route("/", Action::Forward(Box::new(mirrored(&["b", "c", "unknown"]))))],
+            vec![route("/", Action::forward(mirrored(&["b", "c", "unknown"])))],
             vec![
                 cluster("a", &[upstream.address]),
                 cluster("b", &[shadows[0].address]),
@@ -142,7 +142,7 @@ fn a_dead_and_a_silent_mirror_change_nothing() {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let proxy = Proxy::new(
-            vec![route("/", Action::Forward(Box::new(mirrored(&["silent", "dead"]))))],
+            vec![route("/", Action::forward(mirrored(&["silent", "dead"])))],
             vec![
                 cluster("a", &[upstream.address]),
                 cluster("silent", &[silent.local_addr().unwrap()]),
@@ -225,7 +225,7 @@ fn an_exchange_on_which_nothing_moves_is_ended() {
     in_time(async {
         let (_listener, a) = silence().await;
         let forward = Forward { idle_timeout: Some(Duration::from_millis(50)), ..to("a") };
-        let proxy = Proxy::new(vec![route("/", Action::Forward(Box::new(forward)))], vec![a]);
+        let proxy = Proxy::new(vec![route("/", Action::forward(forward))], vec![a]);
         let answer = proxy.fetch("/").await;
         assert_eq!(answer.status(), 504);
         assert_eq!(name(&answer, "x-ieum-reason"), "stream_idle_timeout");
@@ -252,10 +252,7 @@ fn an_exchange_ends_when_it_takes_longer_than_any_may_and_a_grpc_client_may_say_
         let grpc = GrpcTimeout { max: None, offset: Duration::ZERO };
         let asked = Forward { grpc_timeout: Some(grpc), ..to("a") };
         let proxy = Proxy::new(
-            vec![
-                route("/asked", Action::Forward(Box::new(asked))),
-                route("/", Action::Forward(Box::new(forward))),
-            ],
+            vec![route("/asked", Action::forward(asked)), route("/", Action::forward(forward))],
             vec![a],
         );
         let answer = proxy.fetch("/").await;
@@ -282,7 +279,7 @@ fn an_answer_that_stalls_is_broken_off() {
             std::future::pending::<()>().await;
         });
         let forward = Forward { idle_timeout: Some(Duration::from_millis(50)), ..to("a") };
-        let proxy = Proxy::new(vec![route("/", Action::Forward(Box::new(forward)))], vec![a]);
+        let proxy = Proxy::new(vec![route("/", Action::forward(forward))], vec![a]);
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(proxy.connect())).await.unwrap();
         spawn_local(connection);
@@ -307,10 +304,7 @@ fn only_a_peer_of_the_mesh_is_told_that_no_application_began_with_its_request() 
             RetryPolicy { conditions: RetryConditions::parse("refused-stream").0, ..RetryPolicy::default() };
         let retried = Forward { retry: Some(policy), ..to("b") };
         let proxy = Proxy::new(
-            vec![
-                route("/dead", Action::Forward(Box::new(to("a")))),
-                route("/", Action::Forward(Box::new(retried))),
-            ],
+            vec![route("/dead", Action::forward(to("a"))), route("/", Action::forward(retried))],
             vec![cluster("a", &[dead]), cluster("b", &[upstream.address])],
         );
         let answer = proxy.fetch("/dead").await;

@@ -4,14 +4,13 @@
 //! traffic would differ for it, and told in [`Bootstrap::ignored`] where only the proxy's own conduct would.
 //! Static resources stay protos here: the codec decodes them, as it does those of ADS.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use envoy_types::pb::envoy::config::{cluster::v3 as cluster, core::v3 as core, listener::v3 as listener};
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
-use model::metadata::Value;
+use model::metadata::Fields;
 
 pub(crate) mod descriptors;
 mod extract;
@@ -51,7 +50,7 @@ pub struct Node {
     /// Its cluster.
     pub cluster: String,
     /// Free-form facts about it.
-    pub metadata: BTreeMap<String, Value>,
+    pub metadata: Fields,
     /// Where it runs.
     pub locality: Locality,
     /// The same as requests carry it, with who is asking: `ieum` and its version.

@@ -8,9 +8,8 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 };
 use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Struct, Value as WireValue};
-use model::metadata::Value;
+use model::metadata::{Fields, Value};
 use prost::Message;
-use std::collections::BTreeMap;
 use xds::resources::{Names, ResourceSet};
 use xds::server::{DeltaResponse, DeltaStream, Rejection, TooManySubscriptions};
 use xds::sotw::SotwStream;
@@ -251,7 +250,7 @@ pub(super) fn read_node(node: &Node) -> Result<ProxyNode, String> {
     Ok(read)
 }
 
-fn fields(wire: &Struct, depth: usize) -> BTreeMap<String, Value> {
+fn fields(wire: &Struct, depth: usize) -> Fields {
     wire.fields.iter().map(|(key, wire)| (key.clone(), value(wire, depth))).collect()
 }
 

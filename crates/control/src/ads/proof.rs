@@ -74,12 +74,12 @@ impl Proof {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::collections::BTreeMap;
+    use model::metadata::Fields;
 
     #[test]
     fn an_identity_counts_only_for_a_node_that_claims_no_other() {
         let node = |account: &str| {
-            let metadata = BTreeMap::from([("SERVICE_ACCOUNT".to_owned(), account.into())]);
+            let metadata = Fields::from([("SERVICE_ACCOUNT".to_owned(), account.into())]);
             ProxyNode::from_node("sidecar~127.0.0.1~a.shop~shop.svc.cluster.local", "", &metadata, "")
                 .unwrap()
         };

@@ -6,6 +6,7 @@ use crate::source::SourceFile;
 use crate::store::Store;
 use crate::translate::{translate, translate_after};
 use crate::world::World;
+use model::metadata::Fields;
 use std::collections::BTreeMap;
 use xds::server::DeltaStream;
 
@@ -92,8 +93,8 @@ fn nodes() -> Vec<ProxyNode> {
         "router~127.0.0.1~edge.y~y.svc.cluster.local",
     ];
     let mut nodes: Vec<ProxyNode> =
-        ids.iter().map(|id| ProxyNode::from_node(id, "", &BTreeMap::new(), "").unwrap()).collect();
-    nodes.push(ProxyNode::from_node("client.x", "", &BTreeMap::new(), "gRPC Python").unwrap());
+        ids.iter().map(|id| ProxyNode::from_node(id, "", &Fields::new(), "").unwrap()).collect();
+    nodes.push(ProxyNode::from_node("client.x", "", &Fields::new(), "gRPC Python").unwrap());
     nodes
 }
 

@@ -210,7 +210,7 @@ impl Outcome {
             }
             Self::Redirect(redirect, false) => Action::Redirect(redirect.clone()),
             Self::Forward { destinations, mirrors, forward } => {
-                let mut forward = forward.clone();
+                let mut forward = (**forward).clone();
                 forward.mirrors =
                     mirrors.iter().map(|(to, share)| mirror(to.cluster(port), *share)).collect();
                 if let Some(target) = target(destinations, |to| to.cluster(port)) {
@@ -219,7 +219,7 @@ impl Outcome {
                 if let ([one], None) = (destinations.as_slice(), &forward.host_rewrite) {
                     forward.host_rewrite = one.host_rewrite.clone().map(HostRewrite::Literal);
                 }
-                Action::Forward(forward)
+                Action::forward(forward)
             }
         }
     }

@@ -222,7 +222,7 @@ impl InboundPort<'_> {
             retries: 2,
             ..RetryPolicy::default()
         });
-        let action = Action::Forward(Box::new(forward));
+        let action = Action::forward(forward);
         let route = bare_route("default", RouteMatch::any(), action, self.provenance());
         let routes = RouteConfiguration {
             name: name.clone(),

@@ -214,7 +214,7 @@ fn tunnel_route(target: Target, provenance: Provenance) -> Route {
     forward.target = target;
     forward.upgrades = vec![connect()];
     let condition = RouteMatch::path(PathMatch::Connect);
-    bare_route("tunnel", condition, Action::Forward(Box::new(forward)), Some(provenance))
+    bare_route("tunnel", condition, Action::forward(forward), Some(provenance))
 }
 
 /// The other names that clients in `namespace` may use for a service.

@@ -387,8 +387,8 @@ fn discovery(
 /// Where the field at `path` was written.
 pub(super) fn provenance(object: &Object, path: &str) -> Provenance {
     Provenance {
-        resource: object.id().to_string(),
-        file: object.origin.file.to_string(),
+        resource: object.id().to_string().into(),
+        file: object.origin.file.clone(),
         line: object.line_of(path),
     }
 }

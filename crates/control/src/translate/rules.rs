@@ -402,7 +402,7 @@ pub(super) fn default_route(
 ) -> Route {
     let mut forward = model::route::Forward::to(cluster);
     forward.timeout = timeout;
-    bare_route("default", RouteMatch::any(), Action::Forward(Box::new(forward)), Some(from.clone()))
+    bare_route("default", RouteMatch::any(), Action::forward(forward), Some(from.clone()))
 }
 
 /// A route that edits nothing.

@@ -7,6 +7,7 @@ use super::registry::Registry;
 use model::affinity::HashPolicy;
 use model::retry::RetryPolicy;
 use model::route::{Action, Forward, PathMatch, RouteConfiguration};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Looks up what rules say of clusters.
@@ -27,7 +28,9 @@ impl Tuner<'_> {
             for route in &mut host.routes {
                 let Action::Forward(forward) = &mut route.action else { continue };
                 if route.condition.path == PathMatch::Connect {
-                    forward.idle_timeout = forward.idle_timeout.or(self.idle(forward.target.clusters()));
+                    let idle = self.idle(forward.target.clusters());
+                    let forward = Arc::make_mut(forward);
+                    forward.idle_timeout = forward.idle_timeout.or(idle);
                 } else {
                     self.hash(forward, host.retry.as_ref());
                 }
@@ -35,7 +38,7 @@ impl Tuner<'_> {
         }
     }
 
-    fn hash(&self, forward: &mut Forward, retry: Option<&RetryPolicy>) {
+    fn hash(&self, forward: &mut Arc<Forward>, retry: Option<&RetryPolicy>) {
         let mut policies: Vec<HashPolicy> = Vec::new();
         for policy in forward.target.clusters().filter_map(|name| self.policy(name)) {
             let hash = policy.load_balancer.and_then(|balancer| hash_policy(&balancer.consistent_hash?));
@@ -44,6 +47,7 @@ impl Tuner<'_> {
         if policies.is_empty() {
             return;
         }
+        let forward = Arc::make_mut(forward);
         // The same hash leads to the same endpoint; to look for another would be in vain.
         if let Some(retry) = forward.retry.as_ref().or(retry) {
             forward.retry = Some(RetryPolicy { avoid_previous_hosts: false, host_picks: 1, ..retry.clone() });

@@ -9,11 +9,11 @@ use api::Diagnostic;
 use api::networking::{ClientTlsMode, ClientTlsSettings};
 use model::cluster::{Transport, TransportMatch, UpstreamHttp};
 use model::matcher::StringMatch;
+use model::metadata::Fields;
 use model::tls::{
     PeerValidation, SanKind, SanMatch, SecretSource, TlsVersions, UpstreamTls, WORKLOAD_CERTIFICATE,
     WORKLOAD_TRUST_BUNDLE,
 };
-use std::collections::BTreeMap;
 
 /// The label of endpoints that take mutual TLS, in their `envoy.transport_socket_match` metadata.
 pub(super) const TLS_MODE: &str = "tlsMode";
@@ -43,7 +43,7 @@ impl Reach<'_> {
             Some((ClientTlsMode::IstioMutual, tls)) => (Vec::new(), self.mesh(Some(tls))),
             Some((ClientTlsMode::Simple | ClientTlsMode::Mutual, tls)) => (Vec::new(), self.own(tls)?),
             None if self.auto_mtls && self.service.in_mesh => {
-                let labels = BTreeMap::from([(TLS_MODE.to_owned(), TLS_MODE_ISTIO.into())]);
+                let labels = Fields::from([(TLS_MODE.to_owned(), TLS_MODE_ISTIO.into())]);
                 let mutual =
                     TransportMatch { name: "tlsMode-istio".to_owned(), labels, transport: self.mesh(None) };
                 (vec![mutual], Transport::Plain)

@@ -4,8 +4,7 @@ use ieum_control::node::ProxyNode;
 use ieum_control::source::SourceFile;
 use ieum_control::store::Store;
 use ieum_control::world::World;
-use model::metadata::Value;
-use std::collections::BTreeMap;
+use model::metadata::{Fields, Value};
 use std::path::{Path, PathBuf};
 
 pub(crate) fn cases() -> Vec<PathBuf> {
@@ -38,8 +37,8 @@ pub(crate) fn nodes(text: &str) -> Vec<ProxyNode> {
 pub(crate) fn node(line: &str) -> ProxyNode {
     let mut words = line.split_whitespace();
     let id = words.next().unwrap();
-    let mut metadata = BTreeMap::new();
-    let mut labels = BTreeMap::new();
+    let mut metadata = Fields::new();
+    let mut labels = Fields::new();
     for (key, value) in words.map(|word| word.split_once('=').unwrap()) {
         match key {
             "PORTS" => {

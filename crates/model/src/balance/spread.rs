@@ -1,9 +1,8 @@
 //! What a cluster says about spreading requests, beside the policy: localities, panic, slow start, subsets
 //! (`CommonLbConfig`, `LbSubsetConfig`, `SlowStartConfig`).
 
-use crate::metadata::Value;
 use http::HeaderName;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How requests are spread beside the policy.
@@ -69,7 +68,7 @@ impl SlowStart {
 pub const SUBSET_NAMESPACE: &str = "envoy.lb";
 
 /// What a request or a selection asks of endpoints' metadata under [`SUBSET_NAMESPACE`].
-pub type Criteria = BTreeMap<String, Value>;
+pub type Criteria = crate::metadata::Fields;
 
 /// Endpoints by their metadata.
 #[derive(Debug, Clone, PartialEq, Default)]

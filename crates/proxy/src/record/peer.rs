@@ -6,10 +6,9 @@ use base64::engine::general_purpose::STANDARD;
 use envoy_types::pb::google::protobuf as pb;
 use http::HeaderValue;
 use model::endpoint::Endpoint;
-use model::metadata::Value;
+use model::metadata::{Fields, Value};
 use pb::value::Kind;
 use prost::Message;
-use std::collections::BTreeMap;
 
 /// Header with the sender's [`NodeLabels`], as Istio's proxies write it.
 pub(crate) const PEER_METADATA: http::HeaderName = http::HeaderName::from_static("x-envoy-peer-metadata");
@@ -54,12 +53,12 @@ impl Peer {
     }
 
     /// From node metadata, as Istio's proxies are started with it and tell it to each other.
-    fn from_struct(metadata: &BTreeMap<String, Value>) -> Self {
-        let text = |map: &BTreeMap<String, Value>, key: &str| {
+    fn from_struct(metadata: &Fields) -> Self {
+        let text = |map: &Fields, key: &str| {
             let text = map.get(key).and_then(Value::as_str)?;
             (!text.is_empty() && text.len() <= LONGEST_NAME).then(|| text.to_owned())
         };
-        let none = BTreeMap::new();
+        let none = Fields::new();
         let labels = match metadata.get("LABELS") {
             Some(Value::Struct(labels)) => labels,
             _ => &none,
@@ -148,11 +147,11 @@ impl NodeLabels {
     pub fn from_metadata(id: &str, metadata: &Value) -> Self {
         let mut metadata = match metadata {
             Value::Struct(metadata) => metadata.clone(),
-            _ => BTreeMap::new(),
+            _ => Fields::new(),
         };
         let mut fill = |key: &str, value: Option<&str>| {
             if let Some(value) = value.filter(|v| !v.is_empty()) {
-                metadata.entry(key.to_owned()).or_insert_with(|| value.into());
+                metadata.get_or_insert_with(key, || value.into());
             }
         };
         let pod = id.split('~').nth(2);
@@ -187,7 +186,7 @@ impl NodeLabels {
 }
 
 /// What peers are told: the part of the node's metadata that metrics read, and no more.
-fn peer_headers(id: &str, metadata: &BTreeMap<String, Value>) -> Option<(HeaderValue, HeaderValue)> {
+fn peer_headers(id: &str, metadata: &Fields) -> Option<(HeaderValue, HeaderValue)> {
     const TOLD: [&str; 6] = ["NAME", "NAMESPACE", "WORKLOAD_NAME", "CLUSTER_ID", "MESH_ID", "OWNER"];
     const TOLD_LABELS: [&str; 6] = [
         "app",
@@ -197,7 +196,7 @@ fn peer_headers(id: &str, metadata: &BTreeMap<String, Value>) -> Option<(HeaderV
         CANONICAL_NAME,
         CANONICAL_REVISION,
     ];
-    let some_of = |map: &BTreeMap<String, Value>, keys: &[&str]| -> BTreeMap<String, Value> {
+    let some_of = |map: &Fields, keys: &[&str]| -> Fields {
         map.iter().filter(|(k, _)| keys.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
     };
     let mut told = some_of(metadata, &TOLD);
@@ -248,12 +247,12 @@ mod tests {
     use model::metadata::Metadata;
 
     fn node() -> NodeLabels {
-        let labels = Value::Struct(BTreeMap::from([
+        let labels = Value::Struct(Fields::from([
             ("app".to_owned(), Value::from("reviews")),
             ("version".to_owned(), Value::from("v2")),
             ("team".to_owned(), Value::from("books")),
         ]));
-        let metadata = BTreeMap::from([
+        let metadata = Fields::from([
             ("LABELS".to_owned(), labels),
             ("SERVICE_ACCOUNT".to_owned(), Value::from("bookinfo-reviews")),
             ("WORKLOAD_NAME".to_owned(), Value::from("reviews-v2")),

@@ -124,8 +124,8 @@ impl View<'_> {
         }
         let provenance = provenance.filter(|_| namespace == NAMESPACE)?;
         match key {
-            "resource" => Some(provenance.resource.as_str().into()),
-            "file" if !provenance.file.is_empty() => Some(provenance.file.as_str().into()),
+            "resource" => Some((&*provenance.resource).into()),
+            "file" if !provenance.file.is_empty() => Some((&*provenance.file).into()),
             "line" if provenance.line > 0 => Some(f64::from(provenance.line).into()),
             _ => None,
         }

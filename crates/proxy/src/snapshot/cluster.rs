@@ -14,7 +14,6 @@ use model::endpoint::{Assignment, EndpointAddress, Health};
 use model::limits::Priority;
 use model::metadata::Value;
 use model::outlier::Verdict;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -64,7 +63,7 @@ pub struct Wish<'w> {
 }
 
 /// Nothing is asked of an endpoint.
-static ANY: Criteria = BTreeMap::new();
+static ANY: Criteria = Criteria::new();
 
 impl Wish<'static> {
     /// Any endpoint.

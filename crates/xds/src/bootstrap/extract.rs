@@ -1,7 +1,7 @@
 //! From Envoy's message to what we follow. A field we do not follow is refused when traffic would differ for it;
 //! one that tunes the process only is told and passed over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use envoy_types::pb::envoy::config::bootstrap::v3 as pb;
@@ -196,7 +196,7 @@ fn json(value: wkt::Value) -> Value {
         Some(Kind::ListValue(list)) => Value::List(list.values.into_iter().map(json).collect()),
         Some(Kind::StructValue(fields)) => {
             let fields = fields.fields.into_iter().map(|(key, value)| (key, json(value)));
-            Value::Struct(fields.collect::<BTreeMap<_, _>>())
+            Value::Struct(fields.collect())
         }
     }
 }

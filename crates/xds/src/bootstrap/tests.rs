@@ -6,6 +6,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use prost::Message as _;
 
 use super::*;
+use model::metadata::Value;
 
 const FULL: &str = r#"
 node:
@@ -74,9 +75,12 @@ fn a_bootstrap_says_who_asks_whom_for_what_and_brings_resources_of_its_own() {
     let bootstrap = parse(FULL, "b.yaml").unwrap();
     let node = &bootstrap.node;
     assert_eq!((node.cluster.as_str(), node.locality.zone.as_str()), ("a.default", "z"));
-    assert_eq!(node.metadata["NAMESPACE"], Value::from("default"));
-    assert_eq!(node.metadata["PORTS"], Value::Struct([("80".to_owned(), Value::Number(8080.0))].into()));
-    assert_eq!(node.metadata["list"], Value::List(vec![Value::Number(1.0), "x".into()]));
+    assert_eq!(node.metadata.get("NAMESPACE"), Some(&Value::from("default")));
+    assert_eq!(
+        node.metadata.get("PORTS"),
+        Some(&Value::Struct([("80".to_owned(), Value::Number(8080.0))].into()))
+    );
+    assert_eq!(node.metadata.get("list"), Some(&Value::List(vec![Value::Number(1.0), "x".into()])));
     assert_eq!(node.proto.user_agent_name, "ieum");
     assert_eq!(bootstrap.admin, Some(SocketAddr::from(([127, 0, 0, 1], 15000))));
     assert!(bootstrap.lds && bootstrap.cds);

@@ -126,8 +126,10 @@ pub(super) fn cluster() -> Of<Cluster> {
         UpstreamHttp::AsDownstream,
         UpstreamHttp::Alpn,
     ]);
-    let choice = (name(), btree_map(name(), json(), 0..4), transport())
-        .prop_map(|(name, labels, transport)| TransportMatch { name, labels, transport });
+    let choice =
+        (name(), btree_map(name(), json(), 0..4), transport()).prop_map(|(name, labels, transport)| {
+            TransportMatch { name, labels: labels.into_iter().collect(), transport }
+        });
     (
         (name(), discovery, balance(), duration(), http),
         (limits(), option::of(outlier_detection()), connections(), vec(health_check(), 0..2)),

@@ -5,8 +5,12 @@ use super::place::{Decoded, Place, fields};
 use super::value::{self, encode_flag, encode_number, flag_or};
 use super::{answer, condition, filter, forward, headers, retry};
 use envoy_types::pb::envoy::config::route::v3 as proto;
-use model::metadata::Metadata;
-use model::route::{Action, FilterSettings, Mirror, Route, RouteConfiguration, Setting, VirtualHost};
+
+use model::route::{
+    Action, FilterSettings, Forward, Mirror, Route, RouteConfiguration, Setting, VirtualHost,
+};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// `validate` says whether clusters have to exist where the table does not say so itself.
 pub(crate) fn decode(
@@ -100,13 +104,9 @@ fn decode_host(place: &Place<'_>, host: &proto::VirtualHost, mirrors: &[Mirror])
     let routes = routes.iter().enumerate();
     let routes = routes.map(|(i, route)| decode_route(&place.item("routes", i), route, mirrors));
     let mut routes: Vec<Route> = routes.collect::<Decoded<_>>()?;
-    // There may be thousands: no room to spare, and what neighbours have in common once.
+    // There may be thousands: no room to spare.
     routes.shrink_to_fit();
-    let mut last = Metadata::default();
-    for route in &mut routes {
-        route.metadata.share_with(&last);
-        last = route.metadata.clone();
-    }
+    share(&mut routes);
     let retry = retry_policy.as_ref().map(|policy| retry::decode(&place.field("retry_policy"), policy));
     Ok(VirtualHost {
         name: name.clone(),
@@ -129,6 +129,32 @@ fn decode_host(place: &Place<'_>, host: &proto::VirtualHost, mirrors: &[Mirror])
         attempt_count_in_request: *include_request_attempt_count,
         filters: with_old_cors(place, filter::decode_settings(place, typed_per_filter_config)?, cors)?,
     })
+}
+
+/// Lets routes hold once what they have in common with those before them.
+fn share(routes: &mut [Route]) {
+    /// Different ways to send requests on that are remembered.
+    const LATEST: usize = 8;
+    let mut latest: VecDeque<Arc<Forward>> = VecDeque::new();
+    let mut last: Option<&Route> = None;
+    for route in routes {
+        if let Some(last) = last {
+            route.metadata.share_with(&last.metadata);
+            if let (Some(own), Some(known)) = (&mut route.provenance, &last.provenance) {
+                own.share_with(known);
+            }
+        }
+        if let Action::Forward(forward) = &mut route.action {
+            match latest.iter().find(|known| *known == forward) {
+                Some(known) => *forward = known.clone(),
+                None => {
+                    latest.truncate(LATEST - 1);
+                    latest.push_front(forward.clone());
+                }
+            }
+        }
+        last = Some(route);
+    }
 }
 
 fn encode_host(host: &VirtualHost) -> proto::VirtualHost {
@@ -175,7 +201,7 @@ fn decode_route(place: &Place<'_>, route: &proto::Route, mirrors: &[Mirror]) -> 
                 forward.mirrors = mirrors.to_vec();
             }
             filters = with_old_cors(&place, filters, &sent.cors)?;
-            Action::Forward(Box::new(forward))
+            Action::forward(forward)
         }
         Some(Proto::Redirect(redirect)) => {
             Action::Redirect(answer::decode_redirect(&place.field("redirect"), redirect)?)

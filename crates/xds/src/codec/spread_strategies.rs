@@ -19,7 +19,7 @@ use std::time::Duration;
 type Of<T> = BoxedStrategy<T>;
 
 pub(super) fn criteria() -> Of<Criteria> {
-    btree_map(name(), json(), 0..3).boxed()
+    btree_map(name(), json(), 0..3).prop_map(|all| all.into_iter().collect()).boxed()
 }
 
 pub(super) fn priority() -> Of<Priority> {

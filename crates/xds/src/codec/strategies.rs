@@ -158,22 +158,23 @@ pub(super) fn json() -> Of<Value> {
     leaf.prop_recursive(3, 12, 3, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..3).prop_map(Value::List),
-            btree_map(name(), inner, 0..3).prop_map(Value::Struct),
+            btree_map(name(), inner, 0..3).prop_map(|all| Value::Struct(all.into_iter().collect())),
         ]
     })
     .boxed()
 }
 
 pub(super) fn metadata() -> Of<Metadata> {
-    btree_map(name(), btree_map(name(), json(), 0..4), 0..4)
-        .prop_map(|all| Metadata(std::sync::Arc::new(all)))
+    let fields = btree_map(name(), json(), 0..4).prop_map(|all| all.into_iter().collect());
+    btree_map(name(), fields, 0..4)
+        .prop_map(|all| Metadata(std::sync::Arc::new(all.into_iter().collect())))
         .boxed()
 }
 
 fn provenance() -> Of<Option<Provenance>> {
     option::of((text(), text(), any::<u32>()).prop_map(|(resource, file, line)| Provenance {
-        resource,
-        file,
+        resource: resource.into(),
+        file: file.into(),
         line,
     }))
     .boxed()
@@ -329,7 +330,7 @@ fn action() -> Of<Action> {
     )
         .prop_map(|(target, status, path_rewrite, host_rewrite, times, retry, upgrades, more)| {
             let (timeout, idle_timeout, max_duration, grpc_timeout) = times;
-            Action::Forward(Box::new(Forward {
+            Action::forward(Forward {
                 target,
                 cluster_not_found_status: status,
                 path_rewrite,
@@ -345,7 +346,7 @@ fn action() -> Of<Action> {
                 hash_policies: more.2,
                 subset: more.3,
                 priority: more.4,
-            }))
+            })
         });
     let redirect = (
         option::of(select(vec!["http", "https"]).prop_map(str::to_owned)),

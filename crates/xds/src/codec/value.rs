@@ -6,10 +6,9 @@ use envoy_types::pb::envoy::config::core::v3 as proto;
 use envoy_types::pb::google::protobuf::{self, Any, BoolValue, ListValue, Struct, UInt32Value, value::Kind};
 use model::address::AddressRange;
 use model::endpoint::EndpointAddress;
-use model::metadata::{Metadata, Value};
+use model::metadata::{Fields, Metadata, Value};
 use model::provenance::{NAMESPACE, Provenance};
 use prost::{Message, Name};
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -217,7 +216,7 @@ pub(crate) fn decode_metadata(metadata: &Option<proto::Metadata>) -> Metadata {
 /// Takes the provenance out of `metadata`.
 pub(crate) fn take_provenance(metadata: &mut Metadata) -> Option<Provenance> {
     let entry = metadata.remove(NAMESPACE)?;
-    let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().into();
     let line = match entry.get("line") {
         // Numbers travel as doubles; an `as` cast saturates.
         Some(Value::Number(line)) => *line as u32,
@@ -233,9 +232,9 @@ pub(crate) fn encode_metadata(
     let mut filter_metadata: std::collections::HashMap<String, Struct> =
         metadata.0.iter().map(|(k, v)| (k.clone(), encode_struct(v))).collect();
     if let Some(p) = provenance {
-        let entry = BTreeMap::from([
-            ("resource".to_owned(), Value::from(p.resource.as_str())),
-            ("file".to_owned(), Value::from(p.file.as_str())),
+        let entry = Fields::from([
+            ("resource".to_owned(), Value::from(&*p.resource)),
+            ("file".to_owned(), Value::from(&*p.file)),
             ("line".to_owned(), Value::from(f64::from(p.line))),
         ]);
         filter_metadata.insert(NAMESPACE.to_owned(), encode_struct(&entry));
@@ -246,11 +245,11 @@ pub(crate) fn encode_metadata(
     }
 }
 
-pub(crate) fn decode_struct(value: &Struct) -> BTreeMap<String, Value> {
+pub(crate) fn decode_struct(value: &Struct) -> Fields {
     value.fields.iter().map(|(k, v)| (k.clone(), decode_value(v))).collect()
 }
 
-pub(crate) fn encode_struct(value: &BTreeMap<String, Value>) -> Struct {
+pub(crate) fn encode_struct(value: &Fields) -> Struct {
     Struct { fields: value.iter().map(|(k, v)| (k.clone(), encode_value(v))).collect() }
 }
 

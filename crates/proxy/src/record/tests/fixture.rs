@@ -6,12 +6,11 @@ use model::cluster::{Cluster, Discovery, Transport};
 use model::endpoint::{Endpoint, EndpointAddress, Health};
 use model::format::Template;
 use model::listener::*;
-use model::metadata::{Metadata, Value};
+use model::metadata::{Fields, Metadata, Value};
 use model::provenance::Provenance;
 use model::route::*;
 use model::routing::RouteTable;
 use model::tls::{SecretSource, UpstreamTls};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,7 @@ pub(super) fn node(workload: &str, version: &str) -> NodeLabels {
     let object = |fields: &[(&str, &str)]| {
         Value::Struct(fields.iter().map(|(k, v)| ((*k).to_owned(), Value::from(*v))).collect())
     };
-    let mut metadata = BTreeMap::from([
+    let mut metadata = Fields::from([
         ("LABELS".to_owned(), object(&[("app", workload), ("version", version)])),
         ("WORKLOAD_NAME".to_owned(), format!("{workload}-{version}").into()),
         ("SERVICE_ACCOUNT".to_owned(), format!("bookinfo-{workload}").into()),
@@ -39,7 +38,7 @@ pub(super) fn listener(direction: Direction) -> Listener {
         default_chain: None,
         direction,
         metadata: Metadata::default(),
-        provenance: Some(Provenance { resource: "Gateway default/g".into(), file: String::new(), line: 0 }),
+        provenance: Some(Provenance { resource: "Gateway default/g".into(), file: "".into(), line: 0 }),
     }
 }
 
@@ -80,7 +79,7 @@ pub(super) fn cluster(name: &str) -> Arc<Cluster> {
     let service =
         [("host", "reviews.default.svc.cluster.local"), ("name", "reviews"), ("namespace", "default")];
     let service = service.map(|(k, v)| (k.to_owned(), Value::from(v)));
-    let services = Value::List(vec![Value::Struct(BTreeMap::from(service))]);
+    let services = Value::List(vec![Value::Struct(Fields::from(service))]);
     cluster.metadata.set("istio", "services", services);
     Arc::new(cluster)
 }
@@ -106,7 +105,7 @@ pub(super) fn route() -> RouteTaken {
     let route = Route {
         name: "reviews-route".into(),
         condition: RouteMatch::any(),
-        action: Action::Forward(Box::new(Forward::to("c"))),
+        action: Action::forward(Forward::to("c")),
         request_headers: Default::default(),
         response_headers: Default::default(),
         filters: None,
