@@ -151,12 +151,25 @@ pub struct DeltaStream {
     rejections: Vec<Rejection>,
     last_nonce: u64,
     limit: usize,
+    repeats_endpoints: bool,
 }
 
 impl DeltaStream {
     /// A stream that may hold `limit` names and types together.
     pub fn new(limit: usize) -> Self {
-        Self { types: BTreeMap::new(), rejections: Vec::new(), last_nonce: 0, limit }
+        Self {
+            types: BTreeMap::new(),
+            rejections: Vec::new(),
+            last_nonce: 0,
+            limit,
+            repeats_endpoints: false,
+        }
+    }
+
+    /// From now on endpoints are sent once more whenever their cluster has changed. Envoy replaces such a cluster by one
+    /// that waits for its endpoints, but does not ask again for what it has asked for before.
+    pub fn repeat_endpoints(&mut self) {
+        self.repeats_endpoints = true;
     }
 
     /// Takes a request and answers it, if an answer is due. After an error the stream is unchanged.
@@ -200,6 +213,9 @@ impl DeltaStream {
         let mut all: Vec<(String, News)> = behind
             .map(|(type_url, subscription)| (type_url.clone(), subscription.follow(set.layers(type_url))))
             .collect();
+        if self.repeats_endpoints {
+            self.add_endpoints(&mut all, set);
+        }
         all.sort_by_key(|(url, _)| {
             MAKE_ORDER.iter().position(|known| known == url).unwrap_or(MAKE_ORDER.len())
         });
@@ -223,6 +239,30 @@ impl DeltaStream {
     /// Hands over the refusals since the last call.
     pub fn take_rejections(&mut self) -> Vec<Rejection> {
         std::mem::take(&mut self.rejections)
+    }
+
+    /// Adds the endpoints of every cluster that changes.
+    fn add_endpoints(&self, all: &mut Vec<(String, News)>, set: &ResourceSet) {
+        let [clusters, endpoints, ..] = MAKE_ORDER;
+        let Some(subscription) = self.types.get(endpoints) else { return };
+        let layers = set.layers(endpoints);
+        let told = |all: &[(String, News)], type_url: &str| -> Vec<Arc<str>> {
+            let news = all.iter().filter(|(url, _)| url == type_url);
+            news.flat_map(|(_, news)| &news.changed).flat_map(|names| names.iter()).cloned().collect()
+        };
+        let mut due = told(all, clusters);
+        due.retain(|name| subscription.has(name) && resources::find(layers, name).is_some());
+        if due.is_empty() {
+            return;
+        }
+        due.extend(told(all, endpoints));
+        due.sort();
+        due.dedup();
+        let news = News::of(due, layers, |_, _| true);
+        match all.iter_mut().find(|(url, _)| url == endpoints) {
+            Some((_, known)) => *known = News { removed: std::mem::take(&mut known.removed), ..news },
+            None => all.push((endpoints.to_owned(), news)),
+        }
     }
 
     fn check_limit(&self, request: &DeltaDiscoveryRequest) -> Result<(), TooManySubscriptions> {

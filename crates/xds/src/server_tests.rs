@@ -110,3 +110,24 @@ fn a_stream_over_its_bound_is_refused() {
     let error = DeltaStream::new(2).request(ask(CDS, &["a", "b"]), &set(&[])).unwrap_err();
     assert_eq!(error, TooManySubscriptions { wanted: 3, limit: 2 });
 }
+
+#[test]
+fn stock_envoy_is_sent_the_endpoints_of_a_changed_cluster_once_more() {
+    const EDS: &str = MAKE_ORDER[1];
+    for repeats in [false, true] {
+        let mut stream = DeltaStream::new(10);
+        if repeats {
+            stream.repeat_endpoints();
+        }
+        let old = [(CDS, "a", "1"), (CDS, "b", "1"), (EDS, "a", "1"), (EDS, "b", "1"), (EDS, "c", "1")];
+        stream.request(ask(CDS, &[]), &set(&old)).unwrap();
+        stream.request(ask(EDS, &["a", "b", "c"]), &set(&old)).unwrap();
+        let mut new = old;
+        (new[0].2, new[4].2) = ("2", "2");
+        let sent = stream.change(&set(&new));
+        let sent: Vec<_> = sent.iter().map(|response| (response.type_url(), names(response))).collect();
+        let endpoints: &[&str] = if repeats { &["a", "c"] } else { &["c"] };
+        let endpoints = endpoints.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(sent, [(CDS, vec!["a".to_owned()]), (EDS, endpoints)]);
+    }
+}

@@ -41,6 +41,8 @@ pub(super) trait Dialect: Send + 'static {
     fn change(&mut self, set: &ResourceSet) -> Vec<Self::Response>;
     /// Hands over the refusals since the last call.
     fn take_rejections(&mut self) -> Vec<Rejection>;
+    /// The client is stock Envoy.
+    fn mind_envoy(&mut self) {}
 }
 
 /// What both dialects' requests say.
@@ -98,6 +100,10 @@ impl Dialect for DeltaStream {
 
     fn take_rejections(&mut self) -> Vec<Rejection> {
         self.take_rejections()
+    }
+
+    fn mind_envoy(&mut self) {
+        self.repeat_endpoints();
     }
 }
 

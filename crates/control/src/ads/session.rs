@@ -30,6 +30,8 @@ const MAX_OUTSTANDING: usize = 256;
 const MAX_BLAMED: usize = 20;
 /// Longest wait for the first request.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How stock Envoy calls itself.
+const ENVOY: &str = "envoy";
 /// Pause where no certificate has to be renewed.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -99,12 +101,16 @@ impl<D: Dialect> Session<D> {
             let node = first
                 .take_node()
                 .ok_or_else(|| Status::invalid_argument("the first request says no `node`"))?;
+            let is_envoy = node.user_agent_name == ENVOY;
             let node = read_node(&node).map_err(Status::invalid_argument)?;
             name = node.id.chars().take(200).collect();
             if !is_local && let Err(reason) = proof.identity_of(&node) {
                 return Err(Status::permission_denied(reason).into());
             }
-            let session = Self::open(hub.clone(), proof, peer, node, responses.clone());
+            let mut session = Self::open(hub.clone(), proof, peer, node, responses.clone());
+            if is_envoy {
+                session.stream.mind_envoy();
+            }
             session.run(first, requests).await
         };
         if let Err(End::Closed(status)) = ended.await {
