@@ -21,14 +21,12 @@ def group(key, row, y):
         colour = COLOURS.get(peer.split()[0], "#888")
         user = median(row["samples"], peer, "user_us")
         width, dark = scale * value, scale * (value if user is None else user)
+        marks = [scale * b["budget"] * medians[b["base"]] for b in row["budgets"] if b["peer"] == peer and b["base"] in medians]
         out.append(f'<text x="{LEFT - 6}" y="{y + 11}" text-anchor="end">{escape(peer)}</text>'
                    f'<rect x="{LEFT}" y="{y}" width="{width:.0f}" height="{BAR}" fill="{colour}" fill-opacity="0.5"/>'
                    f'<rect x="{LEFT}" y="{y}" width="{dark:.0f}" height="{BAR}" fill="{colour}"/>'
-                   f'<text x="{LEFT + 6 + width:.0f}" y="{y + 11}">{value:.1f} us</text>')
-        for budget in row["budgets"]:
-            if budget["peer"] == peer and budget["base"] in medians:
-                x = LEFT + scale * budget["budget"] * medians[budget["base"]]
-                out.append(f'<path d="M{x:.0f} {y - 2}v{BAR + 4}" stroke="#c00" stroke-width="2" stroke-dasharray="3 2"/>')
+                   f'<text x="{LEFT + 6 + max([width, *marks]):.0f}" y="{y + 11}">{value:.1f} us</text>')
+        out += [f'<path d="M{LEFT + x:.0f} {y - 2}v{BAR + 4}" stroke="#c00" stroke-width="2" stroke-dasharray="3 2"/>' for x in marks]
         y += STEP
     return out, y + 8
 
