@@ -31,12 +31,58 @@ message! {
         pub trust_domain: String,
         /// Namespace of mesh-wide policies; `istio-system` when empty.
         pub root_namespace: String,
+        /// Further first parts of identities that are as good as the own one.
+        pub trust_domain_aliases: Vec<String>,
+        /// Namespaces that see services which do not say so themselves; all when empty.
+        pub default_service_export_to: Vec<String>,
+        /// The same for VirtualServices.
+        pub default_virtual_service_export_to: Vec<String>,
+        /// The same for DestinationRules.
+        pub default_destination_rule_export_to: Vec<String>,
+        /// How paths are made canonical before rules and policies look at them.
+        pub path_normalization: Option<PathNormalization>,
+        /// Whether HTTP/1.1 is sent on as HTTP/2, where no DestinationRule says so.
+        pub h2_upgrade_policy: MeshH2UpgradePolicy,
         /// Whether sidecars use mutual TLS among each other without being told; true when absent.
         pub enable_auto_mtls: Option<bool>,
         /// Whether requests are traced.
         pub enable_tracing: bool,
         /// Settings of proxies.
         pub default_config: Option<ProxyConfig>,
+    }
+}
+
+message! {
+    /// How paths are made canonical.
+    pub struct PathNormalization {
+        /// Which steps are taken.
+        pub normalization: NormalizationType,
+    }
+}
+
+choice! {
+    /// The steps by which paths are made canonical.
+    pub enum NormalizationType {
+        /// As `BASE`.
+        Default = ("DEFAULT", 0),
+        /// None.
+        None = ("NONE", 1),
+        /// Dots are resolved, and what need not be encoded is decoded.
+        Base = ("BASE", 2),
+        /// And several slashes become one.
+        MergeSlashes = ("MERGE_SLASHES", 3),
+        /// And `%2F` and `%5C` are decoded before.
+        DecodeAndMergeSlashes = ("DECODE_AND_MERGE_SLASHES", 4),
+    }
+}
+
+choice! {
+    /// Whether HTTP/1.1 is sent on as HTTP/2.
+    pub enum MeshH2UpgradePolicy {
+        /// No.
+        DoNotUpgrade = ("DO_NOT_UPGRADE", 0),
+        /// Yes.
+        Upgrade = ("UPGRADE", 1),
     }
 }
 

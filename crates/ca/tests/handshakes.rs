@@ -122,7 +122,7 @@ async fn two_roots_are_trusted_during_a_root_change() {
     let (old, new) = (mesh(), common::mesh());
     let both = format!("{}{}", old.authority.roots_pem(), new.authority.roots_pem()).into_bytes();
     let trust_both =
-        |names| Some(PeerValidation { trust: SecretSource::Inline(both.clone()), subject_alt_names: names });
+        |names| Some(PeerValidation { trust: SecretSource::Inline(both.clone()), subject_alt_names: names, checks: Default::default() });
     for (serving, calling) in [(&old, &new), (&new, &old), (&old, &old)] {
         let mut server = serving.server("reviews");
         server.validation = trust_both(vec![]);
@@ -159,11 +159,11 @@ async fn a_client_with_only_foreign_protocols_is_served_without_alpn() {
 async fn tls_versions_are_as_configured() {
     let mesh = mesh();
     let mut server = mesh.server("reviews");
-    server.versions = TlsVersions { min: TlsVersion::V1_2, max: TlsVersion::V1_2 };
+    server.versions = TlsVersions { min: TlsVersion::V1_2, max: TlsVersion::V1_2, ..TlsVersions::default() };
     let (_, client) = shake(&server, &mesh.client("web", "reviews")).await;
     assert_eq!(client.unwrap().get_ref().1.protocol_version(), Some(ProtocolVersion::TLSv1_2));
     let mut modern = mesh.client("web", "reviews");
-    modern.versions = TlsVersions { min: TlsVersion::V1_3, max: TlsVersion::V1_3 };
+    modern.versions = TlsVersions { min: TlsVersion::V1_3, max: TlsVersion::V1_3, ..TlsVersions::default() };
     assert!(shake(&server, &modern).await.1.is_err());
 }
 
@@ -276,7 +276,7 @@ fn what_cannot_protect_is_not_built() {
     let says = |tls| server_config(&tls, &|_| None).unwrap_err().to_string();
     let mut server = mesh.server("reviews");
     server.validation =
-        Some(PeerValidation { trust: SecretSource::Inline(b"x".to_vec()), subject_alt_names: vec![] });
+        Some(PeerValidation { trust: SecretSource::Inline(b"x".to_vec()), subject_alt_names: vec![], checks: Default::default() });
     assert_eq!(says(server), "inline trust bundle: no PEM certificate found");
 
     let mut server = mesh.server("reviews");
@@ -297,6 +297,6 @@ fn what_cannot_protect_is_not_built() {
     );
 
     let mut client = mesh.client("web", "reviews");
-    client.versions = TlsVersions { min: TlsVersion::V1_3, max: TlsVersion::V1_2 };
+    client.versions = TlsVersions { min: TlsVersion::V1_3, max: TlsVersion::V1_2, ..TlsVersions::default() };
     assert!(client_config(&client, &|_| None).is_err());
 }

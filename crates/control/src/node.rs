@@ -52,6 +52,10 @@ pub const OUTBOUND_PORT: u16 = 15001;
 /// Annotation with the ports on which an application really listens: `9080=40123,7070=40124`.
 pub const APPLICATION_PORTS: &str = "ieum.dev/application-ports";
 
+/// Annotation of a WorkloadEntry that stands for a gateway proxy: each port of its Gateways, with the one of this machine at
+/// which it listens for it (`80=8080,443=8443`).
+pub const GATEWAY_PORTS: &str = "ieum.dev/gateway-ports";
+
 /// A node that does not say who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeError {
@@ -135,7 +139,7 @@ impl ProxyNode {
     }
 }
 
-/// The ports of an [`APPLICATION_PORTS`] annotation. What is no pair of ports is left out.
+/// The ports of an annotation such as [`APPLICATION_PORTS`]. What is no pair of ports is left out.
 pub fn application_ports(text: &str) -> BTreeMap<u16, u16> {
     let pair = |pair: &str| {
         let (port, application) = pair.split_once('=')?;

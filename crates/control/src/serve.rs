@@ -216,7 +216,11 @@ impl OwnCertificate {
         let tls = DownstreamTls {
             tickets: true,
             certificates: vec![SecretSource::Inline(pair)],
-            validation: Some(PeerValidation { trust, subject_alt_names: Vec::new() }),
+            validation: Some(PeerValidation {
+                trust,
+                subject_alt_names: Vec::new(),
+                checks: Default::default(),
+            }),
             require_client_certificate: false,
             alpn: vec!["h2".to_owned()],
             versions: TlsVersions::default(),

@@ -49,9 +49,7 @@ const PROXY: &str = "ProxyConfig";
 const KINDS: [&str; 10] =
     [VS, DR, GATEWAY, ENTRY, "WorkloadEntry", GROUP, SIDECAR, PROXY, "PeerAuthentication", "MeshConfig"];
 
-const ANY_ADDRESS: &str = "the rule takes connections to and from any address";
-const BY_ISSUER: &str = "clients are judged by their issuer";
-const NO_FILES: &str = "put it into a Secret and the Secret's name into `credentialName`";
+const ANY_ADDRESS: &str = "sidecars obey; at gateways this match takes no connection";
 
 /// What is said, by kind.
 pub(crate) static WORDS: &[Word] = &[
@@ -59,7 +57,6 @@ pub(crate) static WORDS: &[Word] = &[
     not_here(VS, "match[].statPrefix", "metrics keep their names, as `istio_requests_total` does everywhere"),
     not_here(VS, "fault.delay.exponentialDelay", "nobody implements it"),
     not_here(VS, "fault.abort.http2Error", "nobody implements it"),
-    not_yet(VS, "destinationSubnets", ANY_ADDRESS),
     not_yet(VS, "sourceSubnet", ANY_ADDRESS),
     of_value(
         not_here(
@@ -79,27 +76,11 @@ pub(crate) static WORDS: &[Word] = &[
         "Istio ignores it too; write `consecutiveGatewayErrors`",
     ),
     not_yet(DR, "outlierDetection.outlierDetectionHttpErrorCodes", "every 5xx counts"),
-    not_yet(DR, "tls.clientCertificate", NO_FILES),
-    not_yet(DR, "tls.privateKey", NO_FILES),
-    not_yet(DR, "tls.caCertificates", NO_FILES),
-    not_yet(DR, "tls.caCrl", "revoked certificates are accepted"),
     not_yet(DR, "tunnel", "connections go straight to the destination"),
     not_yet(DR, "proxyProtocol", "no header is sent"),
     not_yet(DR, "retryBudget.budgetInterval", "requests that are under way now count"),
-    not_yet(GATEWAY, "servers[].bind", "the gateway's own address counts"),
     not_here(GATEWAY, "servers[].defaultEndpoint", "nobody implements it"),
     not_here(GATEWAY, "port.targetPort", "the LocalMesh says where a gateway listens"),
-    not_yet(GATEWAY, "tls.serverCertificate", NO_FILES),
-    not_yet(GATEWAY, "tls.privateKey", NO_FILES),
-    not_yet(GATEWAY, "tls.caCertificates", NO_FILES),
-    not_yet(GATEWAY, "tls.tlsCertificates", NO_FILES),
-    not_yet(GATEWAY, "tls.caCrl", "revoked certificates are accepted"),
-    not_yet(GATEWAY, "tls.verifyCertificateSpki", BY_ISSUER),
-    not_yet(GATEWAY, "tls.verifyCertificateHash", BY_ISSUER),
-    not_yet(GATEWAY, "tls.cipherSuites", "the proxy's own are offered"),
-    not_yet(GATEWAY, "tls.insecureSkipVerify", BY_ISSUER),
-    of_value(not_yet(GATEWAY, "tls.mode", "nothing listens for this server"), "AUTO_PASSTHROUGH"),
-    not_here(ENTRY, "addresses", "applications reach services by name, through their sidecar"),
     of_value(not_yet(ENTRY, "resolution", "name each host, with `resolution: DNS`"), "DYNAMIC_DNS"),
     not_here("WorkloadEntry", "network", "all workloads are on one"),
     not_yet(GROUP, "spec", "write a WorkloadEntry for each workload"),

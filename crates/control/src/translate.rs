@@ -16,6 +16,8 @@ mod grpc;
 mod inbound;
 mod outbound;
 
+mod auto_passthrough;
+
 mod gateways;
 
 mod tuning;
@@ -74,7 +76,9 @@ use self::workload::Workloads;
 use crate::node::ProxyNode;
 use crate::world::World;
 use api::local_mesh::GatewayProxy;
+use api::mesh_config::MeshH2UpgradePolicy;
 use api::{Diagnostic, Object, Spec};
+use model::address::AddressRange;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
@@ -108,6 +112,8 @@ pub struct Frame {
     clusters: ClusterSettings,
     /// Gateway proxies by name, for what they do not say themselves.
     gateway_proxies: HashMap<String, GatewayProxy>,
+    /// Ranges of addresses by which rules tell clients apart.
+    client_subnets: Vec<AddressRange>,
     /// Sets of labels by which rules for routes tell clients apart.
     client_labels: BTreeSet<BTreeMap<String, String>>,
     /// Namespaces whose clients may have other clusters than most, and sets of labels by which clients are told apart.
@@ -176,6 +182,7 @@ impl Frame {
         distinctions.0.extend(registry.privileged().cloned());
         Self {
             objects,
+            client_subnets: rules.client_subnets(),
             client_labels: rules.client_labels().into_iter().chain(distinctions.1.iter().cloned()).collect(),
             scopes: Scopes::of(world, registry, found),
             deployments: Deployments::of(world),
@@ -188,6 +195,8 @@ impl Frame {
             connections: ConnectionSettings::of(world, found),
             clusters: ClusterSettings {
                 trust_domain: world.trust_domain().to_owned(),
+                trust_domain_aliases: settings.trust_domain_aliases.clone(),
+                upgrades: settings.h2_upgrade_policy == MeshH2UpgradePolicy::Upgrade,
                 auto_mtls: settings.enable_auto_mtls.unwrap_or(true),
                 connect_timeout: settings.connect_timeout.filter(|timeout| !timeout.is_zero()),
                 keepalive: settings.tcp_keepalive.clone(),

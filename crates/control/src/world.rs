@@ -5,7 +5,8 @@ use api::kubernetes::{Deployment, Secret, Service};
 use api::local_mesh::{GatewayProxy, LocalMesh};
 use api::mesh_config::MeshConfig;
 use api::networking::{
-    DestinationRule, Gateway, ProxyConfig, ServiceEntry, Sidecar, VirtualService, WorkloadEntry, WorkloadGroup,
+    DestinationRule, Gateway, ProxyConfig, ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
+    WorkloadGroup,
 };
 use api::security::PeerAuthentication;
 use api::{Object, Spec};

@@ -79,6 +79,7 @@ impl CertificateAuthority<'_> {
             validation: Some(PeerValidation {
                 trust: SecretSource::Inline(self.roots_pem.clone()),
                 subject_alt_names: vec![name],
+                checks: Default::default(),
             }),
             sni: Some(self.server_name.to_owned()),
             alpn: vec!["h2".to_owned()],

@@ -5,11 +5,12 @@
 //! bundle is never resumed under another and an idle session costs the server no memory.
 
 use crate::certificate::{self, CertificateError, CertificateFacts};
+use crate::checks::{AnyClient, Checks};
 use crate::sni::CertificateChoice;
 use crate::verifier::{ClientJudge, ServerJudge};
 use model::tls::{
-    CertificatePair, DownstreamTls, PeerValidation, Secret, SecretContent, SecretSource, TlsVersion,
-    TlsVersions, UpstreamTls,
+    CertificatePair, CipherSuites, DownstreamTls, PeerChecks, PeerValidation, Secret, SecretContent,
+    SecretSource, TlsVersion, TlsVersions, UpstreamTls,
 };
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -19,6 +20,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::ticketer::TicketRotator;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::{ServerName, UnixTime};
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -47,7 +49,7 @@ pub fn server_config(
     let first = keys.next().ok_or(TlsConfigError::NoServerCertificate)?;
     let choice = CertificateChoice::new(first, keys.collect())
         .map_err(|error| TlsConfigError::Certificate { object: "server certificate".to_owned(), error })?;
-    let mut config = ServerConfig::builder_with_provider(provider().clone())
+    let mut config = ServerConfig::builder_with_provider(provider_with(tls.versions.ciphers))
         .with_protocol_versions(&versions(tls.versions)?)
         .map_err(TlsConfigError::Rustls)?
         .with_client_cert_verifier(client_verifier(tls, secrets)?)
@@ -69,12 +71,14 @@ pub fn client_config(
     secrets: &SecretLookup<'_>,
 ) -> Result<Arc<ClientConfig>, TlsConfigError> {
     server_name(tls.sni.as_deref())?;
+    let judged = tls.validation.as_ref();
     let judge = ServerJudge {
-        roots: tls.validation.as_ref().map(|v| trust(v, secrets)).transpose()?,
+        roots: judged.filter(|v| !v.checks.any_signer).map(|v| trust(v, secrets)).transpose()?,
+        checks: judged.map(|v| checks(v, secrets)).transpose()?.unwrap_or_default(),
         names: tls.validation.as_ref().map(|v| v.subject_alt_names.clone()).unwrap_or_default(),
         algorithms: provider().signature_verification_algorithms,
     };
-    let builder = ClientConfig::builder_with_provider(provider().clone())
+    let builder = ClientConfig::builder_with_provider(provider_with(tls.versions.ciphers))
         .with_protocol_versions(&versions(tls.versions)?)
         .map_err(TlsConfigError::Rustls)?
         .dangerous()
@@ -109,8 +113,11 @@ pub(crate) fn check_identity(
 ) -> Result<CertificateFacts, String> {
     let sentence = |error: TlsConfigError| error.to_string();
     let key = certified_key(&SecretSource::Inline(pair.clone()), &|_| None).map_err(sentence)?;
-    let validation =
-        PeerValidation { trust: SecretSource::Inline(roots_pem.to_vec()), subject_alt_names: Vec::new() };
+    let validation = PeerValidation {
+        trust: SecretSource::Inline(roots_pem.to_vec()),
+        subject_alt_names: Vec::new(),
+        checks: PeerChecks::default(),
+    };
     let roots = trust(&validation, &|_| None).map_err(sentence)?;
     let (leaf, intermediates) = key.cert.split_first().ok_or_else(|| CertificateError::Empty.to_string())?;
     let facts = certificate::facts(leaf).map_err(|e| e.to_string())?;
@@ -133,6 +140,27 @@ fn provider() -> &'static Arc<CryptoProvider> {
         let kx_groups = vec![SECP256R1, X25519, SECP384R1, X25519MLKEM768];
         Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
     })
+}
+
+/// The provider with no more than these suites in TLS 1.2.
+fn provider_with(ciphers: CipherSuites) -> Arc<CryptoProvider> {
+    use rustls::CipherSuite as Known;
+    if ciphers == CipherSuites::ALL {
+        return provider().clone();
+    }
+    let name = |suite: Known| match suite {
+        Known::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        Known::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        Known::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        Known::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        Known::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        Known::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        _ => "",
+    };
+    let mut provider = CryptoProvider::clone(provider());
+    let is_wanted = |suite| ciphers.names().any(|wanted| wanted == name(suite));
+    provider.cipher_suites.retain(|suite| suite.tls13().is_some() || is_wanted(suite.suite()));
+    Arc::new(provider)
 }
 
 fn versions(versions: TlsVersions) -> Result<Vec<&'static SupportedProtocolVersion>, TlsConfigError> {
@@ -183,6 +211,12 @@ fn client_verifier(
             false => Ok(WebPkiClientVerifier::no_client_auth()),
         };
     };
+    let (names, checks) = (validation.subject_alt_names.clone(), checks(validation, secrets)?);
+    if validation.checks.any_signer {
+        let algorithms = provider().signature_verification_algorithms;
+        let chain = Arc::new(AnyClient { mandatory: tls.require_client_certificate, algorithms });
+        return Ok(Arc::new(ClientJudge { chain, names, checks }));
+    }
     let roots = trust(validation, secrets)?;
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider().clone());
     if !tls.require_client_certificate {
@@ -192,7 +226,35 @@ fn client_verifier(
         object: source_name(&validation.trust, "trust bundle"),
         reason: error.to_string(),
     })?;
-    Ok(Arc::new(ClientJudge { chain, names: validation.subject_alt_names.clone() }))
+    Ok(Arc::new(ClientJudge { chain, names, checks }))
+}
+
+/// The text of authorities, or of what they revoked.
+fn text<'t, 's: 't>(
+    source: &'t SecretSource<Vec<u8>>,
+    secrets: &SecretLookup<'s>,
+) -> Result<Cow<'t, [u8]>, TlsConfigError> {
+    match source {
+        SecretSource::Inline(pem) => Ok(pem.into()),
+        SecretSource::Files(files) => read(&files.certificates).map(Cow::Owned),
+        SecretSource::Sds(name) => match &lookup(name, secrets)?.content {
+            SecretContent::TrustBundle(pem) => Ok(pem.into()),
+            SecretContent::Certificate(_) => {
+                Err(TlsConfigError::WrongKind { name: name.clone(), wanted: "trust bundle" })
+            }
+        },
+    }
+}
+
+fn read(path: &str) -> Result<Vec<u8>, TlsConfigError> {
+    std::fs::read(path)
+        .map_err(|error| TlsConfigError::File { path: path.to_owned(), reason: error.to_string() })
+}
+
+fn checks(validation: &PeerValidation, secrets: &SecretLookup<'_>) -> Result<Checks, TlsConfigError> {
+    let revoked = validation.checks.revoked.as_ref().map(|source| text(source, secrets)).transpose()?;
+    Checks::new(&validation.checks, revoked.as_deref())
+        .map_err(|reason| TlsConfigError::Trust { object: "revocation list".to_owned(), reason })
 }
 
 /// The authorities of a trust bundle. A certificate that cannot be an anchor is passed over as long as another can.
@@ -200,17 +262,9 @@ fn trust(
     validation: &PeerValidation,
     secrets: &SecretLookup<'_>,
 ) -> Result<Arc<RootCertStore>, TlsConfigError> {
-    let pem = match &validation.trust {
-        SecretSource::Inline(pem) => pem,
-        SecretSource::Sds(name) => match &lookup(name, secrets)?.content {
-            SecretContent::TrustBundle(pem) => pem,
-            SecretContent::Certificate(_) => {
-                return Err(TlsConfigError::WrongKind { name: name.clone(), wanted: "trust bundle" });
-            }
-        },
-    };
+    let pem = text(&validation.trust, secrets)?;
     let object = || source_name(&validation.trust, "trust bundle");
-    let certificates = certificate::parse_chain(pem)
+    let certificates = certificate::parse_chain(&pem)
         .map_err(|error| TlsConfigError::Certificate { object: object(), error })?;
     let mut roots = RootCertStore::empty();
     let (added, ignored) = roots.add_parsable_certificates(certificates);
@@ -225,8 +279,14 @@ fn certified_key(
     source: &SecretSource<CertificatePair>,
     secrets: &SecretLookup<'_>,
 ) -> Result<Arc<CertifiedKey>, TlsConfigError> {
+    let from_files;
     let pair = match source {
         SecretSource::Inline(pair) => pair,
+        SecretSource::Files(files) => {
+            from_files =
+                CertificatePair { chain_pem: read(&files.certificates)?, key_pem: read(&files.key)? };
+            &from_files
+        }
         SecretSource::Sds(name) => match &lookup(name, secrets)?.content {
             SecretContent::Certificate(pair) => pair,
             SecretContent::TrustBundle(_) => {
@@ -258,6 +318,7 @@ fn source_name<T>(source: &SecretSource<T>, what: &str) -> String {
     match source {
         SecretSource::Inline(_) => format!("inline {what}"),
         SecretSource::Sds(name) => format!("{what} `{name}`"),
+        SecretSource::Files(files) => format!("{what} `{}`", files.certificates),
     }
 }
 
@@ -268,6 +329,13 @@ pub enum TlsConfigError {
     MissingSecret {
         /// Its SDS name.
         name: String,
+    },
+    /// A file cannot be read (yet).
+    File {
+        /// Its path.
+        path: String,
+        /// What the system says.
+        reason: String,
     },
     /// A secret is of the other kind.
     WrongKind {
@@ -315,10 +383,11 @@ pub enum TlsConfigError {
 }
 
 impl TlsConfigError {
-    /// The secret that is not there, when that is all that is wrong.
+    /// The secret or the file that is not there, when that is all that is wrong.
     pub fn missing_secret(&self) -> Option<&str> {
         match self {
             Self::MissingSecret { name } => Some(name),
+            Self::File { path, .. } => Some(path),
             _ => None,
         }
     }
@@ -328,6 +397,7 @@ impl fmt::Display for TlsConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MissingSecret { name } => write!(f, "secret `{name}` has not been delivered"),
+            Self::File { path, reason } => write!(f, "file `{path}` cannot be read: {reason}"),
             Self::WrongKind { name, wanted } => write!(f, "secret `{name}` is not a {wanted}"),
             Self::Certificate { object, error } => write!(f, "{object}: {error}"),
             Self::Key { object, certificate, error } => {

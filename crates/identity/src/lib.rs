@@ -40,6 +40,7 @@ pub mod handshake;
 mod sni;
 mod verifier;
 
+mod checks;
 mod refusal;
 
 pub mod certificate;

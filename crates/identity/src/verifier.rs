@@ -5,6 +5,7 @@
 //! certificate's name, expiry and issuer.
 
 use crate::certificate::{self, CertificateFacts, Rfc3339};
+use crate::checks::Checks;
 use crate::refusal;
 use model::matcher::{StringMatch, StringMatchKind};
 use model::tls::{SanKind, SanMatch};
@@ -28,6 +29,7 @@ use x509_parser::prelude::{FromDer, X509Name};
 pub(crate) struct ServerJudge {
     pub(crate) roots: Option<Arc<RootCertStore>>,
     pub(crate) names: Vec<SanMatch>,
+    pub(crate) checks: Checks,
     pub(crate) algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -41,6 +43,9 @@ impl ServerCertVerifier for ServerJudge {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let Some(roots) = &self.roots else {
+            check_names(end_entity, &self.names)
+                .and_then(|()| self.checks.pass(end_entity))
+                .inspect_err(|error| explain(error, end_entity, &[], now))?;
             return Ok(ServerCertVerified::assertion());
         };
         ParsedCertificate::try_from(end_entity)
@@ -49,6 +54,7 @@ impl ServerCertVerifier for ServerJudge {
                 verify_server_cert_signed_by_trust_anchor(&leaf, roots, intermediates, now, algorithms)
             })
             .and_then(|()| check_names(end_entity, &self.names))
+            .and_then(|()| self.checks.pass(end_entity))
             .inspect_err(|error| explain(error, end_entity, &roots.subjects(), now))?;
         Ok(ServerCertVerified::assertion())
     }
@@ -81,6 +87,7 @@ impl ServerCertVerifier for ServerJudge {
 pub(crate) struct ClientJudge {
     pub(crate) chain: Arc<dyn ClientCertVerifier>,
     pub(crate) names: Vec<SanMatch>,
+    pub(crate) checks: Checks,
 }
 
 impl ClientCertVerifier for ClientJudge {
@@ -105,6 +112,7 @@ impl ClientCertVerifier for ClientJudge {
         self.chain
             .verify_client_cert(end_entity, intermediates, now)
             .and_then(|verified| check_names(end_entity, &self.names).map(|()| verified))
+            .and_then(|verified| self.checks.pass(end_entity).map(|()| verified))
             .inspect_err(|error| explain(error, end_entity, self.root_hint_subjects(), now))
     }
 

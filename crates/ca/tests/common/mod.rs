@@ -47,6 +47,7 @@ impl Mesh {
         PeerValidation {
             trust: SecretSource::Inline(self.authority.roots_pem().as_bytes().to_vec()),
             subject_alt_names: peer.map(uri).into_iter().collect(),
+            checks: Default::default(),
         }
     }
 

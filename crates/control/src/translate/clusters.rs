@@ -71,7 +71,11 @@ fn share<T: PartialEq>(made: &mut [Arc<T>], known: &[Arc<T>]) {
 #[derive(Debug, Clone, Default)]
 pub(super) struct ClusterSettings {
     pub(super) trust_domain: String,
+    /// First parts of identities that are as good.
+    pub(super) trust_domain_aliases: Vec<String>,
     pub(super) auto_mtls: bool,
+    /// HTTP/1.1 is sent on as HTTP/2.
+    pub(super) upgrades: bool,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) keepalive: Option<TcpKeepalive>,
     /// Preferences by locality where no rule has any.
@@ -155,7 +159,7 @@ impl ClusterMaker<'_> {
         let pool = policy.connection_pool.clone().unwrap_or_default();
         let tcp = pool.tcp.unwrap_or_default();
         let http = pool.http.unwrap_or_default();
-        let version = upstream_http(port.protocol, policy, &http);
+        let version = upstream_http(port.protocol, policy, &http, self.settings.upgrades);
         let Some((transport_matches, transport)) = self.transports(part, policy, Some(version)) else {
             return;
         };
@@ -207,6 +211,7 @@ impl ClusterMaker<'_> {
             port: part.port,
             subset: part.subset,
             trust_domain: &self.settings.trust_domain,
+            aliases: &self.settings.trust_domain_aliases,
             auto_mtls: self.settings.auto_mtls,
             credentials: self.credentials,
             secrets_of: Some(self.policies.namespace(part.chosen)).filter(|_| part.chosen.may_have_secrets),
@@ -271,8 +276,11 @@ impl ClusterMaker<'_> {
     }
 }
 
-fn upstream_http(protocol: Protocol, policy: &Policy, http: &HttpSettings) -> UpstreamHttp {
-    let h2 = http.h2_upgrade_policy;
+fn upstream_http(protocol: Protocol, policy: &Policy, http: &HttpSettings, of_mesh: bool) -> UpstreamHttp {
+    let upgrades = match http.h2_upgrade_policy {
+        H2UpgradePolicy::Default => of_mesh,
+        own => own == H2UpgradePolicy::Upgrade,
+    };
     let own_tls = policy
         .tls
         .as_ref()
@@ -280,9 +288,9 @@ fn upstream_http(protocol: Protocol, policy: &Policy, http: &HttpSettings) -> Up
     match protocol {
         Protocol::Http2 | Protocol::Grpc => UpstreamHttp::Http2,
         Protocol::Http | Protocol::Auto if http.use_client_protocol => UpstreamHttp::AsDownstream,
-        Protocol::Http | Protocol::Auto if h2 == H2UpgradePolicy::Upgrade => UpstreamHttp::Http2,
-        // By ALPN, such a destination was offered HTTP/1.1 only.
-        Protocol::Auto if own_tls => UpstreamHttp::Http1,
+        Protocol::Http | Protocol::Auto if upgrades => UpstreamHttp::Http2,
+        // By ALPN, such a destination was offered HTTP/1.1 at most.
+        Protocol::Auto | Protocol::Tls | Protocol::Tcp if own_tls => UpstreamHttp::Http1,
         Protocol::Auto | Protocol::Tls | Protocol::Tcp => UpstreamHttp::AsDownstream,
         Protocol::Http => UpstreamHttp::Http1,
     }

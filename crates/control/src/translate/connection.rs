@@ -3,10 +3,11 @@
 use super::access_log::access_logs;
 use crate::world::World;
 use api::Diagnostic;
+use api::mesh_config::NormalizationType;
 use model::fault::Fault;
 use model::filter::{HttpFilters, Placed};
 use model::listener::{AccessLog, HttpConnectionManager, RouteSource, TcpProxy, Tracing};
-use model::path::PathNormalization;
+use model::path::{EscapedSlashes, PathNormalization};
 use model::route::{Upgrade, WeightedCluster};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 pub(super) struct ConnectionSettings {
     access_logs: Vec<AccessLog>,
     tracing: Option<Tracing>,
+    path: PathNormalization,
 }
 
 impl ConnectionSettings {
@@ -29,14 +31,19 @@ impl ConnectionSettings {
             settings.default_config.as_ref().and_then(|c| c.tracing.as_ref()).and_then(|t| t.sampling);
         // Trace context is made and passed on always; the share decides how many ask to be recorded.
         let random_sampling_percent = sampling.unwrap_or(SAMPLING);
-        Self { access_logs: access_logs(world, found), tracing: Some(Tracing { random_sampling_percent }) }
+        let written = settings.path_normalization.as_ref().map(|written| written.normalization);
+        Self {
+            access_logs: access_logs(world, found),
+            tracing: Some(Tracing { random_sampling_percent }),
+            path: path_normalization(written.unwrap_or_default()),
+        }
     }
 
     /// HTTP with routes from `routes`.
     pub(super) fn http(&self, stat_prefix: &str, routes: RouteSource) -> HttpConnectionManager {
         HttpConnectionManager {
             stat_prefix: stat_prefix.to_owned(),
-            path: PathNormalization::default(),
+            path: self.path,
             upgrades: vec![upgrade("websocket")],
             stream_idle_timeout: None,
             server_name: None,
@@ -56,6 +63,19 @@ impl ConnectionSettings {
             idle_timeout: Some(TCP_IDLE_TIMEOUT),
             access_logs: self.access_logs.clone(),
             ..TcpProxy::default()
+        }
+    }
+}
+
+/// How paths are made canonical.
+fn path_normalization(written: NormalizationType) -> PathNormalization {
+    let usual = PathNormalization::default();
+    match written {
+        NormalizationType::None => PathNormalization::NONE,
+        NormalizationType::Default | NormalizationType::Base => usual,
+        NormalizationType::MergeSlashes => PathNormalization { merge_slashes: true, ..usual },
+        NormalizationType::DecodeAndMergeSlashes => {
+            PathNormalization { merge_slashes: true, escaped_slashes: EscapedSlashes::Unescape, ..usual }
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Secrets that gateways present to clients, and by which they judge them. They are sent inside of the listener that needs
-//! them, to the gateway of their own namespace and to nobody else.
+//! them, to the gateway of their own namespace and to nobody else. What is written as files is read by the proxy itself.
 
 use crate::world::World;
 use api::Diagnostic;
 use identity::certificate::parse_chain;
 use identity::config::server_config;
-use model::tls::{CertificatePair, DownstreamTls, SecretSource, TlsVersions};
+use model::tls::{CertificatePair, DownstreamTls, SecretFiles, SecretSource, TlsVersions};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -19,6 +19,8 @@ pub(super) struct Credentials {
 struct Credential {
     certificate: Option<CertificatePair>,
     authorities: Option<Vec<u8>>,
+    /// What they revoked.
+    revoked: Option<Vec<u8>>,
 }
 
 impl Credentials {
@@ -43,6 +45,7 @@ impl Credentials {
                 certificate: pair.filter(|pair| usable("data.tls.crt", fault_of_pair(pair))),
                 authorities: part(["ca.crt", "cacert"])
                     .filter(|pem| usable("data.ca.crt", parse_chain(pem).err().map(|e| e.to_string()))),
+                revoked: part(["ca.crl", "crl"]),
             };
             all.insert((object.namespace().to_owned(), object.meta.name.clone()), credential);
         }
@@ -64,10 +67,26 @@ impl Credentials {
         self.find(namespace, name).and_then(|secret| secret.authorities.as_ref()).or_else(beside)
     }
 
+    /// What the authorities in that Secret revoked, where they say so.
+    pub(super) fn revoked(&self, namespace: &str, name: &str) -> Option<&Vec<u8>> {
+        self.find(namespace, name)?.revoked.as_ref()
+    }
+
     /// Whether any namespace has a certificate of that name.
     pub(super) fn is_known(&self, name: &str) -> bool {
         self.all.iter().any(|((_, known), secret)| known == name && secret.certificate.is_some())
     }
+}
+
+/// A certificate and its key in files of the proxy's own machine.
+pub(super) fn pair_of_files(certificates: &str, key: &str) -> SecretSource<CertificatePair> {
+    SecretSource::Files(SecretFiles { certificates: certificates.to_owned(), key: key.to_owned() })
+}
+
+/// Authorities, or what they revoked, in a file of the proxy's own machine; `None` where there is no path.
+pub(super) fn file(path: &str) -> Option<SecretSource<Vec<u8>>> {
+    let files = || SecretFiles { certificates: path.to_owned(), key: String::new() };
+    (!path.is_empty()).then(|| SecretSource::Files(files()))
 }
 
 /// Where systems keep the authorities they trust.

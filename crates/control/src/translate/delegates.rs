@@ -17,6 +17,8 @@ use std::sync::Arc;
 /// The VirtualServices without hosts, by `namespace/name`.
 pub(super) struct Delegates<'w> {
     all: HashMap<String, (&'w Arc<Object>, &'w VirtualService)>,
+    /// Who sees those that do not say so.
+    export_to: &'w [String],
 }
 
 /// A rule of a delegate, put together with the one that delegates to it.
@@ -32,7 +34,8 @@ impl<'w> Delegates<'w> {
     pub(super) fn of(world: &'w World) -> Self {
         let delegates = world.virtual_services().filter(|(_, spec)| spec.hosts.is_empty());
         let name = |object: &Object| format!("{}/{}", object.namespace(), object.meta.name);
-        Self { all: delegates.map(|(object, spec)| (name(object), (object, spec))).collect() }
+        let all = delegates.map(|(object, spec)| (name(object), (object, spec))).collect();
+        Self { all, export_to: &world.settings().default_virtual_service_export_to }
     }
 
     /// The rules that `rule`, which delegates, stands for.
@@ -41,10 +44,9 @@ impl<'w> Delegates<'w> {
         let own = place.object.namespace();
         let namespace = if to.namespace.is_empty() { own } else { &to.namespace };
         let name = format!("{namespace}/{}", to.name);
-        let seen = self
-            .all
-            .get(&name)
-            .filter(|(object, spec)| Visibility::of(&spec.export_to, object.namespace()).includes(own));
+        let seen = self.all.get(&name).filter(|(object, spec)| {
+            Visibility::of(&spec.export_to, self.export_to, object.namespace()).includes(own)
+        });
         let Some((object, spec)) = seen else {
             let message = format!(
                 "there is no VirtualService `{name}` without hosts that this one may use; the rule is left out"

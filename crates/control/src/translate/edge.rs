@@ -6,14 +6,16 @@
 
 use super::Mesh;
 use super::actions::weighted;
+use super::auto_passthrough;
 use super::gateway_tls::downstream;
-use super::gateways::{EdgeServer, ServerKind, local_port};
+use super::gateways::{EdgeServer, ServerKind, Spot, local_port};
 use super::matches::Asker;
 use super::policy::Client;
-use super::rules::{ConnectionRule, RuleSet, catch_all_last};
+use super::rules::{ConnectionCondition, ConnectionRule, RuleSet, catch_all_last};
 use super::tuning::Tuner;
 use super::visibility::intersection;
 use crate::node::ProxyNode;
+use model::cluster::Cluster;
 use model::listener::{
     ChainMatch, Direction, FilterChain, HttpConnectionManager, Inspection, Listener, Network, RouteSource,
 };
@@ -22,6 +24,7 @@ use model::route::{Route, RouteConfiguration, VirtualHost};
 use model::tls::DownstreamTls;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 /// Address where a node names none: nothing is open to others unless it is asked for.
 const BIND: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -63,23 +66,30 @@ pub(super) struct EdgeMaker<'m> {
     pub(super) mesh: &'m Mesh,
     pub(super) namespace: &'m str,
     pub(super) labels: &'m BTreeMap<String, String>,
-    pub(super) servers: BTreeMap<u16, Vec<&'m EdgeServer>>,
+    pub(super) servers: BTreeMap<Spot, Vec<&'m EdgeServer>>,
 }
 
 impl EdgeMaker<'_> {
-    /// The listeners of `node`; `ports` are the local ones, by port of the servers.
-    pub(super) fn listeners(&self, node: &ProxyNode, ports: &BTreeMap<u16, u16>) -> Vec<Listener> {
-        let mut listeners = Vec::new();
-        for (port, servers) in &self.servers {
-            let Some(local) = local_port(*port, ports) else { continue };
+    /// The listeners of `node`; `ports` are the local ones, by port of the servers. `all` are the clusters it is sent.
+    pub(super) fn listeners(
+        &self,
+        node: &ProxyNode,
+        ports: &BTreeMap<u16, u16>,
+        all: &[Arc<Cluster>],
+    ) -> Vec<Listener> {
+        let mut listeners: Vec<Listener> = Vec::new();
+        for (spot, servers) in &self.servers {
+            let Some(local) = local_port(spot.port, ports) else { continue };
             let chains: Vec<FilterChain> = match servers.first().map(|server| server.kind) {
-                Some(ServerKind::Http) => vec![self.http_chain(*port)],
-                _ => servers.iter().flat_map(|server| self.chains(server)).collect(),
+                Some(ServerKind::Http) => vec![self.http_chain(*spot)],
+                _ => servers.iter().flat_map(|server| self.chains(server, all)).collect(),
             };
-            if chains.is_empty() {
+            let (port, bind) = (spot.port, spot.bind.or(node.bind).unwrap_or(BIND));
+            // Where a server asks for the address that others have anyway, the first are there already.
+            let is_taken = listeners.iter().any(|l| l.address == Some(SocketAddr::new(bind, local)));
+            if chains.is_empty() || is_taken {
                 continue;
             }
-            let bind = node.bind.unwrap_or(BIND);
             listeners.push(Listener {
                 name: format!("{bind}_{port}"),
                 address: Some(SocketAddr::new(bind, local)),
@@ -103,12 +113,17 @@ impl EdgeMaker<'_> {
         HttpConnectionManager { edge: true, ..self.mesh.connections.http(&prefix, RouteSource::Rds(table)) }
     }
 
-    fn http_chain(&self, port: u16) -> FilterChain {
-        let network = Network::Http(Box::new(self.edge(format!("http.{port}"))));
+    /// Whether a server passes on TLS to whatever destination it names.
+    pub(super) fn passes_all(&self) -> bool {
+        self.servers.values().flatten().any(|server| server.kind == ServerKind::AutoPassthrough)
+    }
+
+    fn http_chain(&self, spot: Spot) -> FilterChain {
+        let network = Network::Http(Box::new(self.edge(plain_table(spot))));
         FilterChain { name: "http".to_owned(), condition: ChainMatch::default(), tls: None, network }
     }
 
-    fn chains(&self, server: &EdgeServer) -> Vec<FilterChain> {
+    fn chains(&self, server: &EdgeServer, all: &[Arc<Cluster>]) -> Vec<FilterChain> {
         let condition = ChainMatch { server_names: server.server_names(), ..ChainMatch::default() };
         let name = server.table_name();
         match server.kind {
@@ -126,6 +141,7 @@ impl EdgeMaker<'_> {
             },
             ServerKind::Tcp => self.tcp_chains(server, ChainMatch::default(), None),
             ServerKind::TlsPassthrough => self.passthrough_chains(server),
+            ServerKind::AutoPassthrough => auto_passthrough::chains(server, all, &self.mesh.connections),
         }
     }
 
@@ -134,7 +150,13 @@ impl EdgeMaker<'_> {
     }
 
     fn tuner(&self) -> Tuner<'_> {
-        let client = Client { namespace: self.namespace, labels: self.labels, locality: "", scope: None };
+        let client = Client {
+            namespace: self.namespace,
+            labels: self.labels,
+            locality: "",
+            scope: None,
+            address: None,
+        };
         Tuner { registry: &self.mesh.registry, policies: &self.mesh.policies, client }
     }
 
@@ -149,7 +171,14 @@ impl EdgeMaker<'_> {
 
     fn asker<'s>(&'s self, server: &'s EdgeServer) -> Asker<'s> {
         let port = server.spec.port.number;
-        Asker { gateway: &server.gateway, namespace: self.namespace, labels: self.labels, port }
+        Asker {
+            gateway: &server.gateway,
+            namespace: self.namespace,
+            labels: self.labels,
+            port,
+            address: None,
+            destinations: &[],
+        }
     }
 
     /// The VirtualServices that `server` obeys.
@@ -159,7 +188,7 @@ impl EdgeMaker<'_> {
         self.mesh.rules.all().filter(obeys)
     }
 
-    /// One chain for the first TCP rule.
+    /// A chain per condition of TCP rules, until one takes all; the narrowest ranges of addresses count first.
     fn tcp_chains(
         &self,
         server: &EdgeServer,
@@ -167,41 +196,60 @@ impl EdgeMaker<'_> {
         tls: Option<DownstreamTls>,
     ) -> Vec<FilterChain> {
         let asker = self.asker(server);
-        let mut rules = self.rules(server).filter(|rules| server.shared_hosts(rules).next().is_some());
-        let rule = rules.find_map(|rules| rules.connection_rules(None, &asker).next());
-        let name = server.table_name();
-        let chain = |rule: &ConnectionRule| {
-            let network = self.tcp(&name, rule, asker.port);
-            FilterChain { name: name.clone(), condition, tls, network }
-        };
-        rule.filter(|rule| !rule.destinations.is_empty()).map(chain).into_iter().collect()
+        let table = server.table_name();
+        let mut chains: Vec<FilterChain> = Vec::new();
+        let rules = self.rules(server).filter(|rules| server.shared_hosts(rules).next().is_some());
+        for (rule, asked) in rules.flat_map(|rules| rules.tcp_rules(&asker).collect::<Vec<_>>()) {
+            let condition = within(asked, condition.clone());
+            let takes_all = asked.destinations.is_empty() && asked.sources.is_empty();
+            if !asked.sources.is_empty() {
+                continue;
+            }
+            if !rule.destinations.is_empty() && chains.iter().all(|chain| chain.condition != condition) {
+                let name = match chains.len() {
+                    0 => table.clone(),
+                    more => format!("{table}.{more}"),
+                };
+                let network = self.tcp(&name, rule, asker.port);
+                chains.push(FilterChain { name, condition, tls: tls.clone(), network });
+            }
+            if takes_all {
+                break;
+            }
+        }
+        chains
     }
 
-    /// A chain per TLS rule, by the server names that rule and server have in common.
+    /// A chain per condition of TLS rules, by the server names that it and server have in common.
     fn passthrough_chains(&self, server: &EdgeServer) -> Vec<FilterChain> {
         let asker = self.asker(server);
         let mut chains: Vec<FilterChain> = Vec::new();
-        for rules in self.rules(server) {
-            for (rule, names) in rules.tls_rules(&asker) {
-                let shared = |name: &&str| {
-                    server.hosts.iter().find_map(|(_, host)| intersection(host, name)).map(str::to_owned)
-                };
-                let mut names: Vec<String> = names.iter().filter_map(shared).collect();
-                names.retain(|name| !chains.iter().any(|chain| chain.condition.server_names.contains(name)));
-                if names.is_empty() || rule.destinations.is_empty() {
-                    continue;
-                }
-                // A name of `*` is no name at all, in a chain.
-                let names = if names.iter().any(|name| name == "*") { Vec::new() } else { names };
-                let condition = ChainMatch {
-                    server_names: names,
-                    transport_protocol: Some("tls".to_owned()),
-                    ..ChainMatch::default()
-                };
-                let name = format!("{}.{}", server.table_name(), chains.len());
-                let network = self.tcp(&name, rule, asker.port);
-                chains.push(FilterChain { name, condition, tls: None, network });
+        for (rule, asked) in self.rules(server).flat_map(|rules| rules.tls_rules(&asker).collect::<Vec<_>>())
+        {
+            let shared = |name: &String| {
+                server.hosts.iter().find_map(|(_, host)| intersection(host, name)).map(str::to_owned)
+            };
+            let blank = ChainMatch { transport_protocol: Some("tls".to_owned()), ..ChainMatch::default() };
+            let mut condition = within(asked, blank);
+            // A name of `*` is no name at all, in a chain.
+            let is_taken = |name: &String| {
+                let same =
+                    chains.iter().filter(|chain| chain.condition.destinations == condition.destinations);
+                same.map(|chain| &chain.condition.server_names).any(|known| match name.as_str() {
+                    "*" => known.is_empty(),
+                    _ => known.contains(name),
+                })
+            };
+            let mut names: Vec<String> = asked.names.iter().filter_map(shared).collect();
+            names.retain(|name| !is_taken(name));
+            if names.is_empty() || rule.destinations.is_empty() {
+                continue;
             }
+            let takes_all = names.iter().any(|name| name == "*");
+            condition.server_names = if takes_all { Vec::new() } else { names };
+            let name = format!("{}.{}", server.table_name(), chains.len());
+            let network = self.tcp(&name, rule, asker.port);
+            chains.push(FilterChain { name, condition, tls: None, network });
         }
         chains
     }
@@ -209,11 +257,11 @@ impl EdgeMaker<'_> {
     /// The tables of all servers.
     pub(super) fn tables(&self) -> Vec<RouteConfiguration> {
         let mut tables = Vec::new();
-        for (port, servers) in &self.servers {
+        for (spot, servers) in &self.servers {
             let plain: Vec<&EdgeServer> =
                 servers.iter().copied().filter(|s| s.kind == ServerKind::Http).collect();
             if !plain.is_empty() {
-                tables.push(self.table(format!("http.{port}"), &plain));
+                tables.push(self.table(plain_table(*spot), &plain));
             }
             for server in servers.iter().filter(|s| s.kind == ServerKind::Https) {
                 let table = self.table(server.table_name(), &[*server]);
@@ -266,6 +314,19 @@ impl EdgeMaker<'_> {
         };
         self.tuner().tune(&mut table);
         table
+    }
+}
+
+/// `condition`, and what a rule asks of addresses.
+fn within(asked: &ConnectionCondition, condition: ChainMatch) -> ChainMatch {
+    ChainMatch { destinations: asked.destinations.clone(), ..condition }
+}
+
+/// Name of the table of servers in plain text.
+fn plain_table(spot: Spot) -> String {
+    match spot.bind {
+        None => format!("http.{}", spot.port),
+        Some(bind) => format!("http.{}.{bind}", spot.port),
     }
 }
 

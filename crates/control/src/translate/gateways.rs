@@ -12,6 +12,7 @@ use api::networking::{Gateway, Server};
 use api::{Diagnostic, Object};
 use model::provenance::Provenance;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The first port that needs no privilege.
@@ -56,8 +57,17 @@ pub(super) enum ServerKind {
     TlsTerminated,
     /// TLS that ends at the destination, by server name.
     TlsPassthrough,
+    /// TLS that ends at the destination, which its server name names as Istio's proxies do.
+    AutoPassthrough,
     /// Bytes.
     Tcp,
+}
+
+/// Where servers listen: at a port and, if they say so, an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Spot {
+    pub(super) port: u16,
+    pub(super) bind: Option<IpAddr>,
 }
 
 impl Gateways {
@@ -83,16 +93,16 @@ impl Gateways {
         self.all.iter().enumerate().filter(selects).map(|(at, _)| at).collect()
     }
 
-    /// The servers of these Gateways by port. On a port of which the first server is plain text, all are.
-    pub(super) fn servers(&self, chosen: &[usize]) -> BTreeMap<u16, Vec<&EdgeServer>> {
-        let mut ports: BTreeMap<u16, Vec<&EdgeServer>> = BTreeMap::new();
+    /// The servers of these Gateways by where they listen. Where the first server is plain text, all are.
+    pub(super) fn servers(&self, chosen: &[usize]) -> BTreeMap<Spot, Vec<&EdgeServer>> {
+        let mut spots: BTreeMap<Spot, Vec<&EdgeServer>> = BTreeMap::new();
         for server in chosen.iter().filter_map(|at| self.all.get(*at)).flat_map(|edge| &edge.servers) {
-            let here = ports.entry(server.spec.port.number).or_default();
+            let here = spots.entry(server.spot()).or_default();
             if here.first().is_none_or(|first| first.shares_a_port_with(server)) {
                 here.push(server);
             }
         }
-        ports
+        spots
     }
 
     /// Tells of servers that cannot be on a port together.
@@ -101,9 +111,8 @@ impl Gateways {
             for server in &edge.servers {
                 let earlier =
                     self.all.iter().take(at).filter(|e| e.selector == edge.selector).flat_map(|e| &e.servers);
-                let clashes = |other: &&EdgeServer| {
-                    other.spec.port.number == server.spec.port.number && !other.shares_a_port_with(server)
-                };
+                let clashes =
+                    |other: &&EdgeServer| other.spot() == server.spot() && !other.shares_a_port_with(server);
                 if let Some(other) = earlier.into_iter().find(clashes) {
                     let message = format!(
                         "port {} is used already by {}, for another kind of connections; this server is not used",
@@ -132,6 +141,14 @@ impl Edge {
         for (index, server) in spec.servers.iter().enumerate() {
             let path = format!("spec.servers[{index}]");
             let place = super::registry::provenance(object, &path);
+            if server.bind.starts_with("unix:") {
+                let message =
+                    "sockets in the file system are not supported yet; nothing listens for this server";
+                found.push(
+                    object.warning(&format!("{path}.bind"), message).help("write an IP address, or nothing"),
+                );
+                continue;
+            }
             let Some(kind) = ServerKind::of(server) else {
                 let message =
                     format!("protocol `{}` with this TLS mode is not supported yet", server.port.protocol);
@@ -170,6 +187,7 @@ impl ServerKind {
         Some(match (server.port.protocol.to_ascii_uppercase().as_str(), mode) {
             ("HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB" | "HTTP_PROXY", _) => Self::Http,
             ("HTTPS" | "TLS", Some(Passthrough)) => Self::TlsPassthrough,
+            ("HTTPS" | "TLS", Some(AutoPassthrough)) => Self::AutoPassthrough,
             ("HTTPS", Some(Simple | Mutual | IstioMutual | OptionalMutual)) => Self::Https,
             ("TLS" | "TCP", Some(Simple | Mutual | IstioMutual | OptionalMutual)) => Self::TlsTerminated,
             ("TCP" | "MONGO", None) => Self::Tcp,
@@ -187,6 +205,11 @@ impl EdgeServer {
             (Tcp, _) | (_, Tcp) => false,
             _ => true,
         }
+    }
+
+    /// Where it listens.
+    pub(super) fn spot(&self) -> Spot {
+        Spot { port: self.spec.port.number, bind: self.spec.bind.parse().ok() }
     }
 
     /// Name of the table of an HTTPS server.
@@ -228,8 +251,8 @@ pub(super) fn homeless(mesh: &Mesh, world: &World, found: &mut Vec<Diagnostic>) 
     for proxy in &local.gateways {
         let servers = mesh.gateways.servers(&mesh.gateways.selecting(&proxy.labels));
         let homeless =
-            |port: &u16| !proxy.ports.contains_key(port) && local_port(*port, &proxy.ports).is_none();
-        for (port, servers) in servers.iter().filter(|(port, _)| homeless(port)) {
+            |port: u16| !proxy.ports.contains_key(&port) && local_port(port, &proxy.ports).is_none();
+        for (Spot { port, .. }, servers) in servers.iter().filter(|(spot, _)| homeless(spot.port)) {
             let Some((server, edge)) =
                 servers.first().and_then(|s| Some((s, mesh.gateways.named(&s.gateway)?)))
             else {

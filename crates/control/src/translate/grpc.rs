@@ -53,8 +53,14 @@ pub(super) fn listeners(service: &Service, port: &Port, client: Client<'_>) -> V
 
 /// The table of `port`.
 pub(super) fn table(mesh: &Mesh, service: &Service, port: &Port, client: Client<'_>) -> RouteConfiguration {
-    let asker =
-        Asker { gateway: MESH, namespace: client.namespace, labels: client.labels, port: port.number };
+    let asker = Asker {
+        gateway: MESH,
+        namespace: client.namespace,
+        labels: client.labels,
+        port: port.number,
+        address: client.address,
+        destinations: &service.addresses,
+    };
     let seen = client.scope.and_then(|scope| scope.way(port.number)).map(Way::rules);
     let rules = mesh.rules.for_host(&service.host, client.namespace, seen);
     let name = cluster_name(port.number, "", &service.host);

@@ -20,7 +20,8 @@ use model::provenance::Provenance;
 use model::retry::{RetryConditions, RetryPolicy};
 use model::route::{Action, Forward, RouteConfiguration, RouteMatch, VirtualHost};
 use model::tls::{
-    DownstreamTls, PeerValidation, SecretSource, TlsVersions, WORKLOAD_CERTIFICATE, WORKLOAD_TRUST_BUNDLE,
+    DownstreamTls, PeerChecks, PeerValidation, SecretSource, TlsVersions, WORKLOAD_CERTIFICATE,
+    WORKLOAD_TRUST_BUNDLE,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -60,6 +61,7 @@ pub(super) fn ports<'m>(
             locality: String::new(),
             has_sidecar: true,
             application_ports: BTreeMap::new(),
+            gateway_ports: BTreeMap::new(),
         });
     if workload.ports.is_empty() {
         workload.ports = mesh.deployments.named_ports(&node.namespace, labels);
@@ -201,6 +203,7 @@ impl InboundPort<'_> {
             validation: Some(PeerValidation {
                 trust: SecretSource::Sds(WORKLOAD_TRUST_BUNDLE.to_owned()),
                 subject_alt_names: Vec::new(),
+                checks: PeerChecks::default(),
             }),
             require_client_certificate: true,
             alpn: alpn.iter().map(|p| (*p).to_owned()).collect(),

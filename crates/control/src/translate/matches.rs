@@ -8,6 +8,7 @@ use model::header::{HeaderMatch, HeaderTest};
 use model::matcher::{self, Pattern, PatternError, StringMatchKind};
 use model::route::{PathMatch, QueryMatch, RouteMatch};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// All sidecars, where a rule names gateways.
 pub(super) const MESH: &str = "mesh";
@@ -21,6 +22,10 @@ pub(super) struct Asker<'a> {
     pub(super) labels: &'a BTreeMap<String, String>,
     /// The port the request came in on.
     pub(super) port: u16,
+    /// Its address, where that is known.
+    pub(super) address: Option<IpAddr>,
+    /// The addresses of what it wants to reach.
+    pub(super) destinations: &'a [IpAddr],
 }
 
 /// Conditions on who asks.
@@ -153,7 +158,14 @@ mod tests {
     #[test]
     fn a_scope_holds_when_all_it_asks_of_the_asker_holds() {
         let labels = BTreeMap::from([("app".to_owned(), "a".to_owned()), ("v".to_owned(), "1".to_owned())]);
-        let asker = Asker { gateway: MESH, namespace: "prod", labels: &labels, port: 80 };
+        let asker = Asker {
+            gateway: MESH,
+            namespace: "prod",
+            labels: &labels,
+            port: 80,
+            address: None,
+            destinations: &[],
+        };
         assert!(Scope::default().includes(&asker));
         let scope =
             Scope { labels: BTreeMap::from([("app".to_owned(), "a".to_owned())]), ..Scope::default() };

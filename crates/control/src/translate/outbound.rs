@@ -23,7 +23,7 @@ use model::route::{
     Action, Forward, PathMatch, Route, RouteConfiguration, RouteMatch, Target, Upgrade, VirtualHost,
 };
 use std::collections::{BTreeSet, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Name of the table.
 pub(super) const ROUTES: &str = "http_proxy";
@@ -135,8 +135,9 @@ impl<'m> TableMaker<'m> {
         }
     }
 
-    fn asker(&self, port: u16) -> Asker<'_> {
-        Asker { gateway: MESH, namespace: self.client.namespace, labels: self.client.labels, port }
+    fn asker<'s>(&'s self, port: u16, destinations: &'s [IpAddr]) -> Asker<'s> {
+        let Client { namespace, labels, address, .. } = self.client;
+        Asker { gateway: MESH, namespace, labels, port, address, destinations }
     }
 
     fn virtual_host(
@@ -148,7 +149,7 @@ impl<'m> TableMaker<'m> {
     ) -> VirtualHost {
         let seen = self.seen(way, port.number);
         let rules = self.rules.for_host(&service.host, self.client.namespace, seen);
-        let asker = self.asker(port.number);
+        let asker = self.asker(port.number, &service.addresses);
         let cluster = || cluster_name(port.number, "", &service.host);
         let mut routes = vec![self.tunnel(service, port, rules, &asker)];
         let written = rules.filter(|_| port.protocol.may_be_http()).map(|rules| rules.routes(&asker));
@@ -196,7 +197,7 @@ impl<'m> TableMaker<'m> {
             };
             let domains: Vec<String> =
                 domains.into_iter().filter(|domain| table.taken.insert(domain.clone())).collect();
-            let routes = rules.routes(&self.asker(HTTP_PORT));
+            let routes = rules.routes(&self.asker(HTTP_PORT, &[]));
             if !domains.is_empty() && !routes.is_empty() {
                 table.virtual_hosts.push(self.host_of(format!("{host}:*"), domains, routes));
             }
@@ -221,7 +222,11 @@ fn tunnel_route(target: Target, provenance: Provenance) -> Route {
 fn aliases(service: &Service, namespace: &str) -> Vec<String> {
     let Service { name, namespace: own, .. } = service;
     if !service.is_kubernetes {
-        return Vec::new();
+        let written = |address: &IpAddr| match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        };
+        return service.addresses.iter().map(written).collect();
     }
     let mut aliases = vec![format!("{name}.{own}"), format!("{name}.{own}.svc")];
     if own == namespace {

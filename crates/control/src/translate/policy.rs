@@ -17,6 +17,7 @@ use api::networking::{
 };
 use model::provenance::Provenance;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Every DestinationRule.
@@ -56,6 +57,8 @@ pub(super) struct Client<'c> {
     pub(super) labels: &'c BTreeMap<String, String>,
     /// `region/zone/subzone`; empty where nobody knows.
     pub(super) locality: &'c str,
+    /// Its address, where that is known.
+    pub(super) address: Option<IpAddr>,
     /// What it sees, where that is not everything.
     pub(super) scope: Option<&'c Scope>,
 }
@@ -72,10 +75,11 @@ pub(super) struct Policy {
 
 impl Policies {
     pub(super) fn of(world: &World) -> Self {
+        let of_mesh = &world.settings().default_destination_rule_export_to;
         let rule = |(object, spec): (&Arc<Object>, &DestinationRule)| Rule {
             host: full_name(&spec.host, object.namespace()),
             namespace: object.namespace().to_owned(),
-            visibility: Visibility::of(&spec.export_to, object.namespace()),
+            visibility: Visibility::of(&spec.export_to, of_mesh, object.namespace()),
             clients: spec.workload_selector.as_ref().map(|s| s.match_labels.clone()).unwrap_or_default(),
             spec: spec.clone(),
             object: object.clone(),

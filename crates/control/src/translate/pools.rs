@@ -10,6 +10,8 @@ use model::outlier::{OutlierDetection, Trigger};
 const BUDGET_PERCENT: f64 = 20.0;
 /// Retries that a budget always allows where it does not say.
 const BUDGET_MINIMUM: u32 = 3;
+/// The budget where nobody says anything: a fifth of what is under way, and a hundred where little is.
+const USUAL_BUDGET: RetryBudget = RetryBudget { percent: BUDGET_PERCENT, minimum: 100 };
 /// Failures in a row where nobody says how many.
 const IN_A_ROW: u32 = 5;
 
@@ -18,6 +20,8 @@ pub(super) fn limits(policy: &Policy) -> Limits {
     // 0 is no limit, as below 0 is.
     let some = |number: i32| u32::try_from(number).ok().filter(|number| *number > 0);
     let (tcp, http) = parts(policy.connection_pool.as_ref());
+    // Retries must not become most of what there is. Who writes a number of their own means that number.
+    let usual = (http.max_retries <= 0).then_some(USUAL_BUDGET);
     let budget = policy.retry_budget.as_ref().map(|budget| RetryBudget {
         percent: budget.percent.unwrap_or(BUDGET_PERCENT),
         minimum: match budget.min_retry_concurrency {
@@ -25,6 +29,7 @@ pub(super) fn limits(policy: &Policy) -> Limits {
             minimum => minimum,
         },
     });
+    let budget = budget.or(usual);
     let default = Thresholds {
         connections: some(tcp.max_connections),
         pending: some(http.http1_max_pending_requests),
@@ -86,6 +91,7 @@ pub(super) fn panic_threshold(written: Option<&Written>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::networking::HttpSettings;
     use std::time::Duration;
 
     #[test]
@@ -114,7 +120,16 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_limited_that_nobody_limits() {
-        assert_eq!(limits(&Policy::default()), Limits::default());
+    fn nothing_is_limited_that_nobody_limits_but_retries_to_a_fifth() {
+        let default = Thresholds { retry_budget: Some(USUAL_BUDGET), ..Thresholds::default() };
+        assert_eq!(limits(&Policy::default()), Limits { default, ..Limits::default() });
+    }
+
+    #[test]
+    fn a_number_of_retries_counts_instead_of_the_usual_budget() {
+        let http = HttpSettings { max_retries: 7, ..HttpSettings::default() };
+        let pool = ConnectionPoolSettings { http: Some(http), ..ConnectionPoolSettings::default() };
+        let found = limits(&Policy { connection_pool: Some(pool), ..Policy::default() }).default;
+        assert_eq!((found.retries, found.retry_budget), (Some(7), None));
     }
 }

@@ -10,8 +10,9 @@ use super::registry::{Port, Registry, Service};
 use super::scope::Scope;
 use super::tuning::Tuner;
 use super::workload::Group;
-use super::{Frame, Mesh, grpc, inbound, outbound};
+use super::{Frame, Mesh, auto_passthrough, grpc, inbound, outbound};
 use crate::node::{ProxyKind, ProxyNode};
+use model::address::AddressRange;
 use model::cluster::Cluster;
 use model::endpoint::Assignment;
 use model::listener::Listener;
@@ -85,6 +86,8 @@ struct TableKey {
     gateways: Vec<usize>,
     /// What it sees, where that is not everything.
     scope: Option<Arc<str>>,
+    /// Positions of those of [`Frame::client_subnets`] that it is in.
+    subnets: Vec<usize>,
 }
 
 /// What one proxy is sent, in the parts that it shares with others. Parts that did not change since the mesh before are
@@ -131,7 +134,7 @@ impl Mesh {
         let common = self.common(client, node.kind == ProxyKind::Grpc);
         let own = match node.kind {
             ProxyKind::Sidecar => self.sidecar(node, client, before.map(|b| &b.own)),
-            ProxyKind::Router => Arc::new(self.gateway(node, client)),
+            ProxyKind::Router => Arc::new(self.gateway(node, client, &common)),
             ProxyKind::Grpc => Arc::new(self.grpc(client)),
         };
         Portion { common, routes: self.slot(node.kind, client), own }
@@ -148,13 +151,14 @@ impl Mesh {
         })
     }
 
-    fn client<'c>(
-        &'c self,
-        node: &'c ProxyNode,
-        locality: &'c str,
-        scope: Option<&'c Scope>,
-    ) -> Client<'c> {
-        Client { namespace: &node.namespace, labels: self.labels_of(node), locality, scope }
+    fn client<'c>(&'c self, node: &'c ProxyNode, locality: &'c str, scope: Option<&'c Scope>) -> Client<'c> {
+        Client {
+            namespace: &node.namespace,
+            labels: self.labels_of(node),
+            locality,
+            scope,
+            address: node.address,
+        }
     }
 
     /// What a proxy sees, where that is not everything: gateways have no Sidecar.
@@ -228,7 +232,8 @@ impl Mesh {
         };
         let seen =
             scope.clusters().filter_map(|(at, ports)| Some((at, self.registry.service(at)?.clone(), ports)));
-        seen.map(|(at, service, ports)| (at, ClusterSet::narrowed(&of_service(at, &service), ports))).collect()
+        seen.map(|(at, service, ports)| (at, ClusterSet::narrowed(&of_service(at, &service), ports)))
+            .collect()
     }
 
     /// What was made already and holds for `registry` too, which differs in nothing but workloads.
@@ -307,11 +312,16 @@ impl Mesh {
         EdgeMaker { mesh: self, namespace: client.namespace, labels: client.labels, servers }
     }
 
-    fn gateway(&self, node: &ProxyNode, client: Client<'_>) -> Own {
+    fn gateway(&self, node: &ProxyNode, client: Client<'_>, common: &Common) -> Own {
         let known = self.gateway_proxies.get(&node.name).map(|proxy| &proxy.ports);
         let ports = known.filter(|_| node.ports.is_empty()).unwrap_or(&node.ports);
-        let listeners = self.edge(client).listeners(node, ports).into_iter().map(Arc::new).collect();
-        Own { listeners, clusters: Vec::new(), basis: None }
+        let edge = self.edge(client);
+        let all: Vec<Arc<Cluster>> = match edge.passes_all() {
+            true => common.sets.iter().flat_map(|(_, set)| &set.clusters).cloned().collect(),
+            false => Vec::new(),
+        };
+        let listeners = edge.listeners(node, ports, &all).into_iter().map(Arc::new).collect();
+        Own { listeners, clusters: auto_passthrough::clusters(&all), basis: None }
     }
 
     fn grpc_routes(&self, client: Client<'_>) -> Vec<RouteConfiguration> {
@@ -342,6 +352,7 @@ impl Mesh {
     /// The place of a client's tables: the same for clients whose tables are the same.
     fn slot(&self, kind: ProxyKind, client: Client<'_>) -> Arc<Slot> {
         let has = |wanted: &&BTreeMap<String, String>| is_subset(wanted, client.labels);
+        let is_in = |range: &AddressRange| client.address.is_some_and(|address| range.contains(address));
         let key = TableKey {
             kind,
             namespace: client.namespace.to_owned(),
@@ -351,6 +362,11 @@ impl Mesh {
                 ProxyKind::Sidecar | ProxyKind::Grpc => Vec::new(),
             },
             scope: client.scope.map(|scope| scope.name.clone()),
+            subnets: (0..)
+                .zip(&self.client_subnets)
+                .filter(|(_, range)| is_in(range))
+                .map(|(at, _)| at)
+                .collect(),
         };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.tables.entry(key).or_default().clone()

@@ -14,6 +14,7 @@ use api::{Diagnostic, IntOrString, Object};
 use identity::spiffe::SpiffeId;
 use model::provenance::Provenance;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A service.
@@ -36,6 +37,8 @@ pub(super) struct Service {
     /// Names one of which its certificates must have, as a ServiceEntry says.
     pub(super) subject_alt_names: Vec<String>,
     pub(super) visibility: Visibility,
+    /// Addresses by which it may be asked for, too.
+    pub(super) addresses: Vec<IpAddr>,
     /// It is a Kubernetes Service, which has short names.
     pub(super) is_kubernetes: bool,
     pub(super) provenance: Provenance,
@@ -76,10 +79,15 @@ pub(super) enum Discovery {
 impl Service {
     /// The port of `workload` behind `port`.
     pub(super) fn target(&self, port: &Port, workload: &Workload) -> Option<u16> {
-        match &port.target {
+        let target = match &port.target {
             Target::Number(number) => Some(*number),
             Target::Name(name) => workload.ports.get(name).copied(),
             Target::NameOr(number) => Some(workload.ports.get(&port.name).copied().unwrap_or(*number)),
+        };
+        match &workload.gateway_ports {
+            none if none.is_empty() => target,
+            // Gateways name the service's port; that of the container they would run in is known to few.
+            ports => ports.get(&port.number).or_else(|| ports.get(&target?)).copied(),
         }
     }
 
@@ -109,8 +117,12 @@ impl Registry {
         found: &mut Vec<Diagnostic>,
     ) -> Self {
         let mut registry = Self::default();
-        let sources =
-            Sources { workloads, deployments: &Deployments::of(world), trust_domain: world.trust_domain() };
+        let sources = Sources {
+            workloads,
+            deployments: &Deployments::of(world),
+            trust_domain: world.trust_domain(),
+            export_to: &world.settings().default_service_export_to,
+        };
         let known = |host: &str, namespace: &str| before?.same(host, namespace, workloads);
         for (object, service) in world.services() {
             if let Some(service) =
@@ -250,6 +262,8 @@ struct Sources<'w> {
     workloads: &'w Workloads,
     deployments: &'w Deployments,
     trust_domain: &'w str,
+    /// Who sees services that do not say so.
+    export_to: &'w [String],
 }
 
 impl Sources<'_> {
@@ -305,7 +319,8 @@ fn kubernetes_service(object: &Object, service: &kubernetes::Service, sources: &
         in_mesh: true,
         identities,
         subject_alt_names: Vec::new(),
-        visibility: Visibility::of(&export_to, namespace),
+        visibility: Visibility::of(&export_to, sources.export_to, namespace),
+        addresses: Vec::new(),
         is_kubernetes: true,
         provenance: provenance(object, "metadata.name"),
     }
@@ -353,7 +368,8 @@ fn entry_service(
         in_mesh: entry.location == Location::MeshInternal,
         identities,
         subject_alt_names: entry.subject_alt_names.clone(),
-        visibility: Visibility::of(&entry.export_to, namespace),
+        visibility: Visibility::of(&entry.export_to, sources.export_to, namespace),
+        addresses: entry.addresses.iter().filter_map(|address| address.parse().ok()).collect(),
         is_kubernetes: false,
         provenance: provenance(object, field),
     }

@@ -12,14 +12,16 @@ use super::registry::{Registry, provenance};
 use super::visibility::{Visibility, covers, specificity};
 use crate::hosts::full_name;
 use crate::world::World;
-use api::networking::{HttpRoute, VirtualService};
+use api::networking::{HttpRoute, L4MatchAttributes, TlsMatchAttributes, VirtualService};
 use api::{Diagnostic, Object};
+use model::address::AddressRange;
 use model::filter::FilterSettings;
 use model::header::HeaderEdits;
 use model::metadata::Metadata;
 use model::provenance::Provenance;
 use model::route::{Action, HostRewrite, Route, RouteMatch, Target};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Every VirtualService, in the order that decides between them.
@@ -69,10 +71,64 @@ struct Condition {
 /// A rule for connections: by port and, with TLS, by server name.
 #[derive(Debug)]
 pub(super) struct ConnectionRule {
-    /// Scopes of which one must hold, each with the server names it is for; no names stand for all.
-    conditions: Vec<(Scope, Vec<String>)>,
+    /// One must hold.
+    conditions: Vec<ConnectionCondition>,
     pub(super) destinations: Vec<Destination>,
     pub(super) provenance: Provenance,
+}
+
+/// What a rule asks of a connection.
+#[derive(Debug, Default)]
+pub(super) struct ConnectionCondition {
+    scope: Scope,
+    /// Server names; none stand for all.
+    pub(super) names: Vec<String>,
+    /// Addresses that the client wanted to reach; none stand for all.
+    pub(super) destinations: Vec<AddressRange>,
+    /// Where the client is; none stand for everywhere.
+    pub(super) sources: Vec<AddressRange>,
+}
+
+impl ConnectionCondition {
+    fn of_tcp(m: &L4MatchAttributes, namespace: &str) -> Self {
+        Self {
+            scope: Scope::of_tcp(m, namespace),
+            names: Vec::new(),
+            destinations: ranges(&m.destination_subnets),
+            sources: ranges(std::slice::from_ref(&m.source_subnet)),
+        }
+    }
+
+    fn of_tls(m: &TlsMatchAttributes, namespace: &str) -> Self {
+        Self {
+            scope: Scope::of_tls(m, namespace),
+            names: m.sni_hosts.clone(),
+            destinations: ranges(&m.destination_subnets),
+            sources: Vec::new(),
+        }
+    }
+
+    /// Whether it holds for `asker`. Gateways look at addresses by themselves, connection by connection.
+    fn holds(&self, asker: &Asker<'_>) -> bool {
+        let inside = |ranges: &[AddressRange], addresses: &[IpAddr]| {
+            ranges.is_empty() || ranges.iter().any(|range| addresses.iter().any(|a| range.contains(*a)))
+        };
+        self.scope.includes(asker)
+            && (asker.gateway != MESH
+                || (inside(&self.destinations, asker.destinations)
+                    && inside(&self.sources, asker.address.as_slice())))
+    }
+}
+
+/// Ranges as written; what is none was told when it was read.
+fn ranges(written: &[String]) -> Vec<AddressRange> {
+    let range = |text: &String| {
+        let (address, length) = text.split_once('/').map_or((text.as_str(), None), |(a, l)| (a, Some(l)));
+        let address: IpAddr = address.parse().ok()?;
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        Some(AddressRange { address, prefix_length: length.map_or(Some(whole), |l| l.parse().ok())? })
+    };
+    written.iter().filter_map(range).collect()
 }
 
 impl Rules {
@@ -84,7 +140,8 @@ impl Rules {
     ) -> Self {
         let mut all = Vec::new();
         let delegates = Delegates::of(world);
-        let sources = Sources { registry, defaults, delegates: &delegates };
+        let export_to = &world.settings().default_virtual_service_export_to;
+        let sources = Sources { registry, defaults, delegates: &delegates, export_to };
         for (object, spec) in world.virtual_services() {
             // Without hosts it is a delegate, which only another VirtualService can bring to effect.
             if !spec.hosts.is_empty() {
@@ -143,8 +200,14 @@ impl Rules {
     pub(super) fn client_labels(&self) -> BTreeSet<BTreeMap<String, String>> {
         let http = self.all.iter().flat_map(|r| &r.http).flat_map(|r| &r.conditions).map(|c| &c.scope);
         let connections = self.all.iter().flat_map(|r| r.tcp.iter().chain(&r.tls));
-        let connections = connections.flat_map(|r| &r.conditions).map(|(scope, _)| scope);
+        let connections = connections.flat_map(|r| &r.conditions).map(|condition| &condition.scope);
         http.chain(connections).map(Scope::labels).filter(|labels| !labels.is_empty()).cloned().collect()
+    }
+
+    /// Every range of addresses that a rule asks its clients to be in.
+    pub(super) fn client_subnets(&self) -> Vec<AddressRange> {
+        let rules = self.all.iter().filter(|set| set.is_for(MESH)).flat_map(|set| &set.tcp);
+        rules.flat_map(|rule| &rule.conditions).flat_map(|condition| &condition.sources).copied().collect()
     }
 }
 
@@ -153,6 +216,8 @@ struct Sources<'s> {
     registry: &'s Registry,
     defaults: &'s Defaults,
     delegates: &'s Delegates<'s>,
+    /// Who sees rules that do not say so.
+    export_to: &'s [String],
 }
 
 impl RuleSet {
@@ -182,18 +247,14 @@ impl RuleSet {
         }
         let tcp = spec.tcp.iter().enumerate().map(|(index, rule)| ConnectionRule {
             conditions: match rule.r#match.as_slice() {
-                [] => vec![(Scope::default(), Vec::new())],
-                written => written.iter().map(|m| (Scope::of_tcp(m, namespace), Vec::new())).collect(),
+                [] => vec![ConnectionCondition::default()],
+                written => written.iter().map(|m| ConnectionCondition::of_tcp(m, namespace)).collect(),
             },
             destinations: destinations(&rule.route, namespace, registry),
             provenance: provenance(object, &format!("spec.tcp[{index}]")),
         });
         let tls = spec.tls.iter().enumerate().map(|(index, rule)| ConnectionRule {
-            conditions: rule
-                .r#match
-                .iter()
-                .map(|m| (Scope::of_tls(m, namespace), m.sni_hosts.clone()))
-                .collect(),
+            conditions: rule.r#match.iter().map(|m| ConnectionCondition::of_tls(m, namespace)).collect(),
             destinations: destinations(&rule.route, namespace, registry),
             provenance: provenance(object, &format!("spec.tls[{index}]")),
         });
@@ -201,7 +262,7 @@ impl RuleSet {
             object: object.clone(),
             hosts: spec.hosts.iter().map(|host| full_name(host, namespace)).collect(),
             gateways,
-            visibility: Visibility::of(&spec.export_to, namespace),
+            visibility: Visibility::of(&spec.export_to, sources.export_to, namespace),
             http,
             tcp: tcp.collect(),
             tls: tls.collect(),
@@ -273,25 +334,32 @@ impl RuleSet {
         asker: &'r Asker<'_>,
     ) -> impl Iterator<Item = &'r ConnectionRule> {
         self.tls.iter().chain(&self.tcp).filter(move |rule| {
-            rule.conditions.iter().any(|(scope, names)| {
+            let holding = |condition: &ConnectionCondition| {
                 let named =
-                    || server_name.is_some_and(|name| names.iter().any(|pattern| covers(pattern, name)));
-                scope.includes(asker) && (names.is_empty() || named())
-            })
+                    || server_name.is_some_and(|name| condition.names.iter().any(|one| covers(one, name)));
+                condition.holds(asker) && (condition.names.is_empty() || named())
+            };
+            rule.conditions.iter().any(holding)
         })
     }
 
-    /// The TLS rules for `asker`, each with the server names it is for.
-    pub(super) fn tls_rules(&self, asker: &Asker<'_>) -> Vec<(&ConnectionRule, Vec<&str>)> {
-        let mut all = Vec::new();
-        for rule in &self.tls {
-            let holding = rule.conditions.iter().filter(|(scope, _)| scope.includes(asker));
-            let names: Vec<&str> = holding.flat_map(|(_, names)| names).map(String::as_str).collect();
-            if !names.is_empty() {
-                all.push((rule, names));
-            }
-        }
-        all
+    /// The rules for connections without server names that are for `asker`, each with the conditions that are.
+    pub(super) fn tcp_rules<'r>(
+        &'r self,
+        asker: &'r Asker<'_>,
+    ) -> impl Iterator<Item = (&'r ConnectionRule, &'r ConnectionCondition)> {
+        let unnamed = |condition: &&ConnectionCondition| condition.names.is_empty() && condition.holds(asker);
+        let rules = self.tls.iter().chain(&self.tcp);
+        rules.flat_map(move |rule| rule.conditions.iter().filter(unnamed).map(move |c| (rule, c)))
+    }
+
+    /// The TLS rules for `asker`, each with the conditions that are.
+    pub(super) fn tls_rules<'r>(
+        &'r self,
+        asker: &'r Asker<'_>,
+    ) -> impl Iterator<Item = (&'r ConnectionRule, &'r ConnectionCondition)> {
+        let named = |condition: &&ConnectionCondition| !condition.names.is_empty() && condition.holds(asker);
+        self.tls.iter().flat_map(move |rule| rule.conditions.iter().filter(named).map(move |c| (rule, c)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! TLS towards destinations: mutual TLS of the mesh, chosen per endpoint unless a DestinationRule says otherwise, and
 //! what a DestinationRule asks for by itself.
 
-use super::credentials::{Credentials, system_authorities};
+use super::credentials::{Credentials, file, pair_of_files, system_authorities};
 use super::policy::Policy;
 use super::registry::{Port, Service};
 use crate::world::World;
@@ -11,8 +11,8 @@ use model::cluster::{Transport, TransportMatch, UpstreamHttp};
 use model::matcher::StringMatch;
 use model::metadata::Fields;
 use model::tls::{
-    PeerValidation, SanKind, SanMatch, SecretSource, TlsVersions, UpstreamTls, WORKLOAD_CERTIFICATE,
-    WORKLOAD_TRUST_BUNDLE,
+    PeerChecks, PeerValidation, SanKind, SanMatch, SecretSource, TlsVersions, UpstreamTls,
+    WORKLOAD_CERTIFICATE, WORKLOAD_TRUST_BUNDLE,
 };
 
 /// The label of endpoints that take mutual TLS, in their `envoy.transport_socket_match` metadata.
@@ -26,6 +26,8 @@ pub(super) struct Reach<'r> {
     pub(super) port: &'r Port,
     pub(super) subset: &'r str,
     pub(super) trust_domain: &'r str,
+    /// First parts of identities that are as good.
+    pub(super) aliases: &'r [String],
     /// Endpoints that can are spoken to by mutual TLS without being asked to.
     pub(super) auto_mtls: bool,
     pub(super) credentials: &'r Credentials,
@@ -59,18 +61,21 @@ impl Reach<'_> {
         let sni = settings.map(|tls| tls.sni.as_str()).filter(|sni| !sni.is_empty()).map(str::to_owned);
         let first = |names: [&[String]; 2]| names.into_iter().find(|n| !n.is_empty()).map(<[String]>::to_vec);
         let names = first([written, &service.subject_alt_names]);
-        let names = names.unwrap_or_else(|| service.identities.iter().cloned().collect());
+        let names =
+            names.unwrap_or_else(|| service.identities.iter().flat_map(|id| self.with_aliases(id)).collect());
         let mut accepted: Vec<SanMatch> = names.into_iter().map(any_exact).collect();
         if accepted.is_empty() {
             // Nobody is known to run it yet: at least nobody of another namespace may claim to.
             let prefix = format!("spiffe://{}/ns/{}/sa/", self.trust_domain, service.namespace);
-            accepted.push(SanMatch { kind: Some(SanKind::Uri), matcher: StringMatch::prefix(prefix) });
+            let one = |prefix| SanMatch { kind: Some(SanKind::Uri), matcher: StringMatch::prefix(prefix) };
+            accepted.extend(self.with_aliases(&prefix).map(one));
         }
         Transport::Tls(Box::new(UpstreamTls {
             certificate: Some(SecretSource::Sds(WORKLOAD_CERTIFICATE.to_owned())),
             validation: Some(PeerValidation {
                 trust: SecretSource::Sds(WORKLOAD_TRUST_BUNDLE.to_owned()),
                 subject_alt_names: accepted,
+                checks: PeerChecks::default(),
             }),
             sni: Some(
                 sni.unwrap_or_else(|| format!("outbound_.{}_.{subset}_.{}", port.number, service.host)),
@@ -78,6 +83,13 @@ impl Reach<'_> {
             alpn: self.alpn().iter().map(|p| (*p).to_owned()).collect(),
             versions: TlsVersions::default(),
         }))
+    }
+
+    /// An identity of the mesh, and the same in each trust domain that is as good.
+    fn with_aliases<'i>(&self, id: &'i str) -> impl Iterator<Item = String> + use<'i, '_> {
+        let rest = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')).map(|(_, rest)| rest);
+        let same = move |alias: &String| rest.map(|rest| format!("spiffe://{alias}/{rest}"));
+        std::iter::once(id.to_owned()).chain(self.aliases.iter().filter_map(same))
     }
 
     /// What is offered in the mesh: Istio's own names tell the other side which chain to take, the standard ones which
@@ -101,12 +113,20 @@ impl Reach<'_> {
             written => written.to_vec(),
         };
         let checks = tls.insecure_skip_verify != Some(true);
+        let listed = || self.credentials.revoked(self.secrets_of?, &tls.credential_name);
         let validation = |trust| PeerValidation {
-            trust: SecretSource::Inline(trust),
+            trust,
             subject_alt_names: names.into_iter().map(any_exact).collect(),
+            checks: PeerChecks {
+                revoked: file(&tls.ca_crl).or_else(|| listed().cloned().map(SecretSource::Inline)),
+                ..PeerChecks::default()
+            },
         };
         Some(Transport::Tls(Box::new(UpstreamTls {
             certificate: match tls.mode {
+                ClientTlsMode::Mutual if tls.credential_name.is_empty() => {
+                    Some(pair_of_files(&tls.client_certificate, &tls.private_key))
+                }
                 ClientTlsMode::Mutual => {
                     let pair = self.credentials.certificate(self.secrets_of?, &tls.credential_name)?;
                     Some(SecretSource::Inline(pair.clone()))
@@ -124,16 +144,17 @@ impl Reach<'_> {
         })))
     }
 
-    /// Who may have signed the server's certificate: as the Secret says, else as the system does.
-    fn authorities(&self, tls: &ClientTlsSettings) -> Option<Vec<u8>> {
+    /// Who may have signed the server's certificate: as the Secret or the file says, else as the system does.
+    fn authorities(&self, tls: &ClientTlsSettings) -> Option<SecretSource<Vec<u8>>> {
+        let system = || system_authorities().cloned().map(SecretSource::Inline);
         match (tls.credential_name.as_str(), tls.ca_certificates.as_str()) {
-            ("", "" | "system") => system_authorities().cloned(),
-            ("", _) => None,
+            ("", "" | "system") => system(),
+            ("", path) => file(path),
             (name, _) => {
                 // A Secret for `MUTUAL` may have nothing but certificate and key.
                 match self.credentials.authorities(self.secrets_of?, name) {
-                    Some(authorities) => Some(authorities.clone()),
-                    None if tls.mode == ClientTlsMode::Mutual => system_authorities().cloned(),
+                    Some(authorities) => Some(SecretSource::Inline(authorities.clone())),
+                    None if tls.mode == ClientTlsMode::Mutual => system(),
                     None => None,
                 }
             }
@@ -170,17 +191,8 @@ fn problem(
 ) -> Option<(String, &'static str)> {
     let is_own = matches!(tls.mode, ClientTlsMode::Simple | ClientTlsMode::Mutual);
     let name = tls.credential_name.as_str();
-    let has_files =
-        !tls.client_certificate.is_empty() || !matches!(tls.ca_certificates.as_str(), "" | "system");
     if !is_own || (tls.mode == ClientTlsMode::Simple && tls.insecure_skip_verify == Some(true)) {
         return None;
-    }
-    if name.is_empty() && (has_files || tls.mode == ClientTlsMode::Mutual) {
-        let problem = "certificates from files are not supported yet".to_owned();
-        return Some((
-            problem,
-            "put them into a Secret of the client's namespace, and its name into `credentialName`",
-        ));
     }
     let is_there = match tls.mode {
         _ if name.is_empty() => true,

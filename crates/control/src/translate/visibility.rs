@@ -10,8 +10,9 @@ pub(super) enum Visibility {
 }
 
 impl Visibility {
-    /// Reads `exportTo` of a resource in `namespace`. Empty means everywhere.
-    pub(super) fn of(export_to: &[String], namespace: &str) -> Self {
+    /// Reads `exportTo` of a resource in `namespace`. Empty means as the mesh says, which is everywhere where that is empty.
+    pub(super) fn of(export_to: &[String], of_mesh: &[String], namespace: &str) -> Self {
+        let export_to = if export_to.is_empty() { of_mesh } else { export_to };
         if export_to.is_empty() || export_to.iter().any(|to| to == "*") {
             return Self::Everywhere;
         }
@@ -88,9 +89,16 @@ mod tests {
     #[test]
     fn export_to_names_namespaces_and_a_dot_is_ones_own() {
         let list = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
-        assert!(Visibility::of(&[], "a").includes("b"));
-        assert!(Visibility::of(&list(&["."]), "a").includes("a"));
-        assert!(!Visibility::of(&list(&[".", "c"]), "a").includes("b"));
-        assert!(!Visibility::of(&list(&["~"]), "a").includes("a"));
+        assert!(Visibility::of(&[], &[], "a").includes("b"));
+        assert!(Visibility::of(&list(&["."]), &[], "a").includes("a"));
+        assert!(!Visibility::of(&list(&[".", "c"]), &[], "a").includes("b"));
+        assert!(!Visibility::of(&list(&["~"]), &[], "a").includes("a"));
+    }
+
+    #[test]
+    fn the_meshs_default_counts_where_a_resource_has_no_export_to_of_its_own() {
+        let own = [".".to_owned()];
+        assert!(!Visibility::of(&[], &own, "a").includes("b"));
+        assert!(Visibility::of(&["*".to_owned()], &own, "a").includes("b"));
     }
 }

@@ -1,7 +1,7 @@
 //! Workloads: what a service's traffic ends at. From WorkloadEntries, and from the endpoints written in ServiceEntries.
 
 use super::authentication::is_subset;
-use crate::node::{APPLICATION_PORTS, application_ports, locality};
+use crate::node::{APPLICATION_PORTS, GATEWAY_PORTS, application_ports, locality};
 use crate::world::World;
 use api::networking::WorkloadEntry;
 use api::{Object, Spec};
@@ -35,6 +35,8 @@ pub(super) struct Workload {
     pub(super) has_sidecar: bool,
     /// Its ports, each with the one on which the application really listens.
     pub(super) application_ports: BTreeMap<u16, u16>,
+    /// Of a gateway proxy: the ports of its Gateways, each with the one at which it listens for it.
+    pub(super) gateway_ports: BTreeMap<u16, u16>,
 }
 
 impl Workload {
@@ -42,6 +44,8 @@ impl Workload {
     pub(super) fn of(object: &Object, name: &str, entry: &WorkloadEntry) -> Self {
         let annotations = &object.meta.annotations;
         let outside = |map: &BTreeMap<String, String>| map.get(INJECT).is_some_and(|v| v == "false");
+        let ports =
+            |name: &str| annotations.get(name).map(|text| application_ports(text)).unwrap_or_default();
         let takes_tls = annotations.contains_key(APPLICATION_PORTS)
             || entry.labels.get(TLS_MODE).is_some_and(|mode| mode == "istio");
         Self {
@@ -61,10 +65,8 @@ impl Workload {
             },
             has_sidecar: takes_tls
                 && ![annotations, &object.meta.labels, &entry.labels].into_iter().any(outside),
-            application_ports: annotations
-                .get(APPLICATION_PORTS)
-                .map(|text| application_ports(text))
-                .unwrap_or_default(),
+            application_ports: ports(APPLICATION_PORTS),
+            gateway_ports: ports(GATEWAY_PORTS),
         }
     }
 

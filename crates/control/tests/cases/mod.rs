@@ -21,11 +21,46 @@ pub(crate) fn world(text: &str) -> (World, Vec<api::Diagnostic>) {
     let made = rcgen::generate_simple_self_signed(vec!["secure.example.com".to_owned()]).unwrap();
     let quoted = |pem: String| pem.replace('\n', "\\n");
     let text = text
+        .replace("@FILES@", &files(&made))
         .replace("@CERTIFICATE@", &quoted(made.cert.pem()))
         .replace("@KEY@", &quoted(made.signing_key.serialize_pem()));
     let mut store = Store::default();
     let update = store.update(&[SourceFile { name: "in.yaml".into(), text: text.into() }]);
     (World::of(store.objects()), update.diagnostics)
+}
+
+/// A folder with a certificate, its key and its authority's list, for proxies that read them themselves.
+fn files(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("files");
+    let write = |name: &str, text: String| {
+        let file = folder.join(name);
+        if !file.exists() {
+            // Whoever reads it reads all of it.
+            let part = folder.join(format!("{name}.{}", std::process::id()));
+            std::fs::write(&part, text).unwrap();
+            std::fs::rename(part, file).unwrap();
+        }
+    };
+    std::fs::create_dir_all(&folder).unwrap();
+    if !folder.join("cert.pem").exists() {
+        write("key.pem", made.signing_key.serialize_pem());
+        write("crl.pem", revoked(made));
+        write("cert.pem", made.cert.pem());
+    }
+    folder.to_str().unwrap().to_owned()
+}
+
+fn revoked(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2024, 1, 1),
+        next_update: rcgen::date_time_ymd(2124, 1, 1),
+        crl_number: 1u64.into(),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let issuer = rcgen::Issuer::from_ca_cert_der(made.cert.der(), &made.signing_key).unwrap();
+    list.signed_by(&issuer).unwrap().pem().unwrap()
 }
 
 /// The nodes that comments of `text` name: an id, then labels, `PORTS=80:8080` and other metadata.

@@ -3,14 +3,15 @@
 use model::cluster::{Cluster, Discovery, Transport};
 use model::endpoint::{Assignment, EndpointAddress};
 use model::header::{HeaderEdits, HeaderMatch, HeaderTest};
-use model::listener::{FilterChain, Listener, LogFormat, Network, RouteSource};
+use model::limits::{Limits, RetryBudget};
+use model::listener::{AddressRange, FilterChain, Listener, LogFormat, Network, RouteSource};
 use model::matcher::{StringMatch, StringMatchKind};
 use model::provenance::Provenance;
 use model::retry::RetryPolicy;
 use model::route::{
     Action, HostRewrite, MirrorTarget, PathMatch, PathRewrite, Route, RouteConfiguration, RouteMatch, Target,
 };
-use model::tls::{DownstreamTls, SecretSource, UpstreamTls};
+use model::tls::{DownstreamTls, PeerChecks, PeerValidation, SecretSource, UpstreamTls};
 use std::fmt::Write;
 
 macro_rules! line {
@@ -47,6 +48,13 @@ fn chain(out: &mut String, c: &FilterChain) {
     if !m.server_names.is_empty() {
         when.push(format!("sni {}", m.server_names.join(",")));
     }
+    let ranges = |ranges: &[AddressRange]| {
+        let one = |range: &AddressRange| format!("{}/{}", range.address, range.prefix_length);
+        ranges.iter().map(one).collect::<Vec<_>>().join(",")
+    };
+    if !m.destinations.is_empty() {
+        when.push(format!("to {}", ranges(&m.destinations)));
+    }
     if !m.application_protocols.is_empty() {
         when.push(format!("alpn {}", m.application_protocols.join(",")));
     }
@@ -67,8 +75,10 @@ fn chain(out: &mut String, c: &FilterChain) {
             let upgrades: Vec<&str> = http.upgrades.iter().map(|u| u.protocol.as_str()).collect();
             let edge = if http.edge { " edge" } else { "" };
             let stats = if http.stats { " stats" } else { "" };
+            let path =
+                if http.path == Default::default() { String::new() } else { format!(" {:?}", http.path) };
             let head =
-                format!("http{edge}{stats} upgrades {}{}", upgrades.join(","), logs(&http.access_logs));
+                format!("http{edge}{stats}{path} upgrades {}{}", upgrades.join(","), logs(&http.access_logs));
             match &http.routes {
                 RouteSource::Rds(name) => line!(out, "    {head} rds {name}"),
                 RouteSource::Inline(table) => {
@@ -92,6 +102,7 @@ fn secret<T>(source: &SecretSource<T>) -> &str {
     match source {
         SecretSource::Sds(name) => name,
         SecretSource::Inline(_) => "inline",
+        SecretSource::Files(files) => &files.certificates,
     }
 }
 
@@ -99,15 +110,29 @@ fn downstream_tls(tls: &DownstreamTls) -> String {
     let certificates: Vec<&str> = tls.certificates.iter().map(secret).collect();
     let clients =
         tls.validation.as_ref().map(|v| format!(" clients by {}", secret(&v.trust))).unwrap_or_default();
+    let clients = clients + &tls.validation.as_ref().map(checks).unwrap_or_default();
     let required = if tls.require_client_certificate { " required" } else { "" };
-    format!(" tls({}{clients}{required} alpn {})", certificates.join(","), tls.alpn.join(","))
+    let versions =
+        if tls.versions == Default::default() { String::new() } else { format!(" {:?}", tls.versions) };
+    format!(" tls({}{clients}{required} alpn {}{versions})", certificates.join(","), tls.alpn.join(","))
+}
+
+fn checks(validation: &PeerValidation) -> String {
+    let PeerChecks { any_signer, keys, certificates, revoked } = &validation.checks;
+    let any = if *any_signer { " whoever signed" } else { "" };
+    let pins = if keys.len() + certificates.len() > 0 {
+        format!(" {} keys or {} certificates", keys.len(), certificates.len())
+    } else {
+        String::new()
+    };
+    format!("{any}{pins}{}", revoked.as_ref().map(|r| format!(" but {}", secret(r))).unwrap_or_default())
 }
 
 fn upstream_tls(tls: &UpstreamTls) -> String {
     let certificate = tls.certificate.as_ref().map_or("none", secret);
     let validation = tls.validation.as_ref().map_or("any server".to_owned(), |v| {
         let names: Vec<String> = v.subject_alt_names.iter().map(|san| text(&san.matcher)).collect();
-        format!("server by {} as {}", secret(&v.trust), names.join("|"))
+        format!("server by {}{} as {}", secret(&v.trust), checks(v), names.join("|"))
     });
     let sni = tls.sni.as_deref().unwrap_or("-");
     format!("tls({certificate}; {validation}; sni {sni}; alpn {})", tls.alpn.join(","))
@@ -269,7 +294,12 @@ pub(crate) fn cluster(out: &mut String, c: &Cluster) {
         c.connect_timeout,
         from(c.provenance.as_ref())
     );
-    said(out, "limits", &c.limits, &Default::default());
+    let budget = RetryBudget { percent: 20.0, minimum: 100 };
+    let mut usual = Limits::default();
+    if c.limits.default.retry_budget == Some(budget) {
+        usual.default.retry_budget = Some(budget);
+    }
+    said(out, "limits", &c.limits, &usual);
     said(out, "outliers", &c.outlier_detection, &None);
     said(out, "spread", &c.spread, &Default::default());
     said(out, "connections", &c.connections, &Default::default());

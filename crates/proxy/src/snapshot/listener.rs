@@ -146,12 +146,20 @@ impl ChainState {
 fn own_uri(config: &Config, tls: &DownstreamTls) -> Option<Box<str>> {
     let pair = match tls.certificates.first()? {
         SecretSource::Inline(pair) => pair,
+        SecretSource::Files(files) => {
+            let pem = std::fs::read(&files.certificates).ok()?;
+            return own_uri_in(&pem);
+        }
         SecretSource::Sds(name) => match &config.secret(name)?.content {
             SecretContent::Certificate(pair) => pair,
             SecretContent::TrustBundle(_) => return None,
         },
     };
-    let chain = certificate::parse_chain(&pair.chain_pem).ok()?;
+    own_uri_in(&pair.chain_pem)
+}
+
+fn own_uri_in(chain_pem: &[u8]) -> Option<Box<str>> {
+    let chain = certificate::parse_chain(chain_pem).ok()?;
     let facts = certificate::facts(chain.first()?).ok()?;
     facts.uri_sans.into_iter().next().map(Into::into)
 }

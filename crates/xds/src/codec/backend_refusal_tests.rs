@@ -163,7 +163,7 @@ fn tls_is_never_weaker_than_what_was_asked_for() {
         verify_certificate_hash: vec!["00".to_owned()],
         ..Default::default()
     };
-    refused(validated(pinned), "validation_context.verify_certificate_hash: ");
+    refused(validated(pinned), "validation_context.verify_certificate_hash[0]: ");
     let names_only = tls::CertificateValidationContext {
         match_typed_subject_alt_names: vec![tls::SubjectAltNameMatcher {
             san_type: 3,

@@ -62,24 +62,48 @@ fn source<T: Clone + std::fmt::Debug + 'static>(inline: Of<T>) -> Of<SecretSourc
     prop_oneof![inline.prop_map(SecretSource::Inline), name().prop_map(SecretSource::Sds)].boxed()
 }
 
+fn files(key: &'static str) -> Of<SecretFiles> {
+    name().prop_map(move |certificates| SecretFiles { certificates, key: key.to_owned() }).boxed()
+}
+
+fn certificate() -> Of<SecretSource<CertificatePair>> {
+    prop_oneof![source(pair()), files("k").prop_map(SecretSource::Files)].boxed()
+}
+
 fn validation() -> Of<PeerValidation> {
     let kind = select(vec![SanKind::Dns, SanKind::Uri, SanKind::Ip, SanKind::Email]);
     let san = (kind, string_match()).prop_map(|(kind, matcher)| SanMatch { kind: Some(kind), matcher });
-    (source(vec(any::<u8>(), 1..20).boxed()), vec(san, 0..3))
-        .prop_map(|(trust, subject_alt_names)| PeerValidation { trust, subject_alt_names })
+    let trust = prop_oneof![source(vec(any::<u8>(), 1..20).boxed()), files("").prop_map(SecretSource::Files)];
+    let lists = prop_oneof![
+        vec(any::<u8>(), 1..20).prop_map(SecretSource::Inline),
+        files("").prop_map(SecretSource::Files)
+    ];
+    let checks = (any::<(bool, bool, bool)>(), option::of(lists)).prop_map(
+        |((any_signer, key, certificate), revoked)| PeerChecks {
+            any_signer,
+            keys: KeyDigest::parse(&("A".repeat(43) + "=")).into_iter().filter(|_| key).collect(),
+            certificates: CertificateDigest::parse(&"a0".repeat(32))
+                .into_iter()
+                .filter(|_| certificate)
+                .collect(),
+            revoked,
+        },
+    );
+    (trust, vec(san, 0..3), checks)
+        .prop_map(|(trust, subject_alt_names, checks)| PeerValidation { trust, subject_alt_names, checks })
         .boxed()
 }
 
 fn versions() -> Of<TlsVersions> {
     use TlsVersion::{V1_2, V1_3};
     select(vec![(V1_2, V1_2), (V1_2, V1_3), (V1_3, V1_3)])
-        .prop_map(|(min, max)| TlsVersions { min, max })
+        .prop_map(|(min, max)| TlsVersions { min, max, ..TlsVersions::default() })
         .boxed()
 }
 
 pub(super) fn downstream() -> Of<DownstreamTls> {
     let one = |source| vec![source];
-    (source(pair()).prop_map(one), option::of(validation()), any::<bool>(), vec(name(), 0..3), versions())
+    (certificate().prop_map(one), option::of(validation()), any::<bool>(), vec(name(), 0..3), versions())
         .prop_map(|(certificates, validation, require, alpn, versions)| DownstreamTls {
             // Any flag will do.
             tickets: alpn.len() != 1,
@@ -94,7 +118,7 @@ pub(super) fn downstream() -> Of<DownstreamTls> {
 
 fn transport() -> Of<Transport> {
     let tls = (
-        option::of(source(pair())),
+        option::of(certificate()),
         option::of(validation()),
         option::of(name()),
         vec(name(), 0..3),

@@ -75,6 +75,11 @@ impl<'a> Place<'a> {
         Place { parent: Some(self), step, files: self.files }
     }
 
+    /// Whether files that the configuration names are read here.
+    pub(crate) fn reads_files(&self) -> bool {
+        self.files.is_some()
+    }
+
     /// Reads a file that this field names.
     pub(crate) fn read_file(&self, path: &str) -> Decoded<Vec<u8>> {
         match self.files {

@@ -1,24 +1,40 @@
 //! Secrets: certificates with their keys, and whom to trust.
 
-use super::place::{Decoded, Place, fields};
+use super::place::{DecodeError, Decoded, Place, fields};
 use super::text;
 use super::value::{self, flag};
+use envoy_types::pb::envoy::config::core::v3::{DataSource, data_source::Specifier};
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as proto;
-use model::tls::{CertificatePair, SanKind, SanMatch, Secret, SecretContent};
+use model::tls::{
+    CertificateDigest, CertificatePair, KeyDigest, PeerChecks, PeerValidation, SanKind, SanMatch, Secret,
+    SecretContent, SecretFiles, SecretSource,
+};
+use proto::certificate_validation_context::TrustChainVerification;
 use proto::secret::Type;
 use proto::subject_alt_name_matcher::SanType;
 
 pub(crate) fn decode(place: &Place<'_>, secret: &proto::Secret) -> Decoded<Secret> {
     let content = match &secret.r#type {
         Some(Type::TlsCertificate(certificate)) => {
-            SecretContent::Certificate(decode_certificate(&place.field("tls_certificate"), certificate)?)
+            let place = place.field("tls_certificate");
+            match decode_certificate(&place, certificate)? {
+                SecretSource::Inline(pair) => SecretContent::Certificate(pair),
+                SecretSource::Files(files) => return Err(unread(&place.field("certificate_chain"), &files)),
+                SecretSource::Sds(_) => return Err(place.error("a secret that is another")),
+            }
         }
         Some(Type::ValidationContext(context)) => {
             let place = place.field("validation_context");
-            match decode_validation(&place, context)? {
-                (Some(bundle), names) if names.is_empty() => SecretContent::TrustBundle(bundle),
-                (Some(_), _) => return Err(place.unsupported("asking for names in a secret")),
-                (None, _) => return Err(place.field("trusted_ca").error("this field is required")),
+            let asked = decode_validation(&place, context)?;
+            if !asked.names.is_empty() || asked.checks != PeerChecks::default() {
+                return Err(place.unsupported("asking for names or hashes in a secret"));
+            }
+            match asked.trust {
+                Some(SecretSource::Inline(bundle)) => SecretContent::TrustBundle(bundle),
+                Some(SecretSource::Files(files)) => return Err(unread(&place.field("trusted_ca"), &files)),
+                Some(SecretSource::Sds(_)) | None => {
+                    return Err(place.field("trusted_ca").error("this field is required"));
+                }
             }
         }
         Some(Type::SessionTicketKeys(_)) => {
@@ -32,10 +48,19 @@ pub(crate) fn decode(place: &Place<'_>, secret: &proto::Secret) -> Decoded<Secre
     Ok(Secret { name: secret.name.clone(), content })
 }
 
+/// A secret is sent to have it, not to be told where it is.
+fn unread(place: &Place<'_>, files: &SecretFiles) -> DecodeError {
+    let place = place.field("filename");
+    place.error(format_args!("file `{}` cannot be read in a secret sent over xDS", files.certificates))
+}
+
 pub(crate) fn encode(secret: &Secret) -> proto::Secret {
     let content = match &secret.content {
-        SecretContent::Certificate(pair) => Type::TlsCertificate(encode_certificate(pair)),
-        SecretContent::TrustBundle(bundle) => Type::ValidationContext(encode_validation(Some(bundle), &[])),
+        SecretContent::Certificate(pair) => Type::TlsCertificate(encode_pair(pair)),
+        SecretContent::TrustBundle(bundle) => Type::ValidationContext(proto::CertificateValidationContext {
+            trusted_ca: value::encode_data(bundle),
+            ..Default::default()
+        }),
     };
     proto::Secret { name: secret.name.clone(), r#type: Some(content) }
 }
@@ -43,23 +68,61 @@ pub(crate) fn encode(secret: &Secret) -> proto::Secret {
 pub(crate) fn decode_certificate(
     place: &Place<'_>,
     certificate: &proto::TlsCertificate,
-) -> Decoded<CertificatePair> {
+) -> Decoded<SecretSource<CertificatePair>> {
     fields!(place, certificate => proto::TlsCertificate {
         honoured: certificate_chain, private_key;
         ignored: watched_directory, ocsp_staple, signed_certificate_timestamp;
         refused: pkcs12, private_key_provider, password, tls_params;
     });
+    if let (Some(certificates), Some(key)) = (file(place, certificate_chain), file(place, private_key)) {
+        return Ok(SecretSource::Files(SecretFiles { certificates, key }));
+    }
     let needed = |name, data| {
         let place = place.field(name);
         value::decode_data(&place, data)?.ok_or_else(|| place.error("this field is required"))
     };
-    Ok(CertificatePair {
+    Ok(SecretSource::Inline(CertificatePair {
         chain_pem: needed("certificate_chain", certificate_chain)?,
         key_pem: needed("private_key", private_key)?,
-    })
+    }))
 }
 
-pub(crate) fn encode_certificate(pair: &CertificatePair) -> proto::TlsCertificate {
+/// The path of a file that is read later, by whoever runs what is configured here.
+fn file(place: &Place<'_>, data: &Option<DataSource>) -> Option<String> {
+    match data.as_ref()?.specifier.as_ref()? {
+        Specifier::Filename(path) if !place.reads_files() => Some(path.clone()),
+        _ => None,
+    }
+}
+
+fn decode_source(place: &Place<'_>, data: &Option<DataSource>) -> Decoded<Option<SecretSource<Vec<u8>>>> {
+    match file(place, data) {
+        Some(certificates) => Ok(Some(SecretSource::Files(SecretFiles { certificates, key: String::new() }))),
+        None => Ok(value::decode_data(place, data)?.map(SecretSource::Inline)),
+    }
+}
+
+fn encode_source(source: &SecretSource<Vec<u8>>) -> Option<DataSource> {
+    match source {
+        SecretSource::Inline(bytes) => value::encode_data(bytes),
+        SecretSource::Files(files) => encode_file(&files.certificates),
+        SecretSource::Sds(_) => None,
+    }
+}
+
+fn encode_file(path: &str) -> Option<DataSource> {
+    Some(DataSource { specifier: Some(Specifier::Filename(path.to_owned())), ..Default::default() })
+}
+
+pub(crate) fn encode_files(files: &SecretFiles) -> proto::TlsCertificate {
+    proto::TlsCertificate {
+        certificate_chain: encode_file(&files.certificates),
+        private_key: encode_file(&files.key),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn encode_pair(pair: &CertificatePair) -> proto::TlsCertificate {
     proto::TlsCertificate {
         certificate_chain: value::encode_data(&pair.chain_pem),
         private_key: value::encode_data(&pair.key_pem),
@@ -67,19 +130,28 @@ pub(crate) fn encode_certificate(pair: &CertificatePair) -> proto::TlsCertificat
     }
 }
 
-/// The bundle of authorities, and the names that a peer may have.
+/// What is said of peers' certificates.
+pub(crate) struct Asked {
+    /// The authorities.
+    pub(crate) trust: Option<SecretSource<Vec<u8>>>,
+    /// Names that a peer may have.
+    pub(crate) names: Vec<SanMatch>,
+    /// What else.
+    pub(crate) checks: PeerChecks,
+}
+
 pub(crate) fn decode_validation(
     place: &Place<'_>,
     context: &proto::CertificateValidationContext,
-) -> Decoded<(Option<Vec<u8>>, Vec<SanMatch>)> {
+) -> Decoded<Asked> {
     fields!(place, context => proto::CertificateValidationContext {
         honoured: trusted_ca, match_typed_subject_alt_names, match_subject_alt_names,
-            require_signed_certificate_timestamp;
-        // The list of authorities sent to clients is only a hint to them.
-        ignored: watched_directory, suppress_client_ca_list;
-        refused: ca_certificate_provider_instance, system_root_certs, verify_certificate_spki,
-            verify_certificate_hash, crl, allow_expired_certificate, trust_chain_verification,
-            custom_validator_config, only_verify_leaf_cert_crl, max_verify_depth;
+            require_signed_certificate_timestamp, verify_certificate_spki, verify_certificate_hash, crl,
+            trust_chain_verification;
+        // The list of authorities sent to clients is only a hint to them. It is the leaf that lists are looked at for.
+        ignored: watched_directory, suppress_client_ca_list, only_verify_leaf_cert_crl;
+        refused: ca_certificate_provider_instance, system_root_certs, allow_expired_certificate,
+            custom_validator_config, max_verify_depth;
     });
     place.refuse("require_signed_certificate_timestamp", &flag(require_signed_certificate_timestamp))?;
     let mut names = Vec::new();
@@ -93,7 +165,37 @@ pub(crate) fn decode_validation(
             names.push(SanMatch { kind: None, matcher: text::decode_string_match(&place, matcher)? });
         }
     }
-    Ok((value::decode_data(&place.field("trusted_ca"), trusted_ca)?, names))
+    let unreadable = |place: Place<'_>, text: &String| place.error(format_args!("`{text}` is no SHA-256"));
+    let key = |(i, text): (usize, &String)| {
+        let place = place.item("verify_certificate_spki", i);
+        KeyDigest::parse(text).ok_or_else(|| unreadable(place, text))
+    };
+    let certificate = |(i, text): (usize, &String)| {
+        let place = place.item("verify_certificate_hash", i);
+        CertificateDigest::parse(text).ok_or_else(|| unreadable(place, text))
+    };
+    let checks = PeerChecks {
+        any_signer: *trust_chain_verification == TrustChainVerification::AcceptUntrusted as i32,
+        keys: verify_certificate_spki.iter().enumerate().map(key).collect::<Decoded<_>>()?,
+        certificates: verify_certificate_hash.iter().enumerate().map(certificate).collect::<Decoded<_>>()?,
+        revoked: decode_source(&place.field("crl"), crl)?,
+    };
+    Ok(Asked { trust: decode_source(&place.field("trusted_ca"), trusted_ca)?, names, checks })
+}
+
+/// The validation that is asked for; `None` where there is nothing to judge by.
+pub(crate) fn judged(place: &Place<'_>, asked: Asked) -> Decoded<Option<PeerValidation>> {
+    let Asked { trust, names: subject_alt_names, mut checks } = asked;
+    let has_pins = !checks.keys.is_empty() || !checks.certificates.is_empty();
+    let trust = match trust {
+        Some(trust) => trust,
+        None if checks.any_signer || has_pins => SecretSource::Inline(Vec::new()),
+        None if subject_alt_names.is_empty() && checks.revoked.is_none() => return Ok(None),
+        None => return Err(place.error("names are asked for, but nothing says whom to trust")),
+    };
+    // Who asks for one certificate need not say who signs it.
+    checks.any_signer |= trust == SecretSource::Inline(Vec::new());
+    Ok(Some(PeerValidation { trust, subject_alt_names, checks }))
 }
 
 fn decode_san(place: &Place<'_>, san: &proto::SubjectAltNameMatcher) -> Decoded<SanMatch> {
@@ -114,10 +216,8 @@ fn decode_san(place: &Place<'_>, san: &proto::SubjectAltNameMatcher) -> Decoded<
     }
 }
 
-pub(crate) fn encode_validation(
-    bundle: Option<&Vec<u8>>,
-    names: &[SanMatch],
-) -> proto::CertificateValidationContext {
+pub(crate) fn encode_validation(validation: &PeerValidation) -> proto::CertificateValidationContext {
+    let PeerValidation { trust, subject_alt_names: names, checks } = validation;
     let san = |kind, matcher| proto::SubjectAltNameMatcher {
         san_type: match kind {
             SanKind::Dns => SanType::Dns,
@@ -135,8 +235,20 @@ pub(crate) fn encode_validation(
         None => ALL.iter().map(|kind| san(*kind, &name.matcher)).collect(),
     });
     proto::CertificateValidationContext {
-        trusted_ca: bundle.and_then(|bundle| value::encode_data(bundle)),
+        trusted_ca: encode_source(trust).filter(|_| *trust != SecretSource::Inline(Vec::new())),
         match_typed_subject_alt_names: sans.collect(),
+        verify_certificate_spki: checks.keys.iter().map(|digest| digest.as_str().to_owned()).collect(),
+        verify_certificate_hash: checks
+            .certificates
+            .iter()
+            .map(|digest| digest.as_str().to_owned())
+            .collect(),
+        crl: checks.revoked.as_ref().and_then(encode_source),
+        only_verify_leaf_cert_crl: checks.revoked.is_some(),
+        trust_chain_verification: match checks.any_signer {
+            true => TrustChainVerification::AcceptUntrusted as i32,
+            false => TrustChainVerification::VerifyTrustChain as i32,
+        },
         ..Default::default()
     }
 }

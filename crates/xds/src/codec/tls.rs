@@ -5,7 +5,8 @@ use super::secret;
 use super::value::{self, encode_flag, flag};
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as proto;
 use model::tls::{
-    CertificatePair, DownstreamTls, PeerValidation, SecretSource, TlsVersion, TlsVersions, UpstreamTls,
+    CertificatePair, CipherSuites, DownstreamTls, PeerValidation, SecretSource, TlsVersion, TlsVersions,
+    UpstreamTls,
 };
 use proto::common_tls_context::{CombinedCertificateValidationContext as Combined, ValidationContextType};
 use proto::tls_parameters::TlsProtocol;
@@ -124,7 +125,7 @@ fn decode_common(place: &Place<'_>, common: &Option<proto::CommonTlsContext>) ->
     let mut certificates = Vec::new();
     for (i, certificate) in tls_certificates.iter().enumerate() {
         let pair = secret::decode_certificate(&place.item("tls_certificates", i), certificate)?;
-        certificates.push(SecretSource::Inline(pair));
+        certificates.push(pair);
     }
     for (i, config) in tls_certificate_sds_secret_configs.iter().enumerate() {
         let place = place.item("tls_certificate_sds_secret_configs", i);
@@ -147,7 +148,8 @@ fn encode_common(
     let (mut inline, mut sds) = (Vec::new(), Vec::new());
     for certificate in certificates {
         match certificate {
-            SecretSource::Inline(pair) => inline.push(secret::encode_certificate(pair)),
+            SecretSource::Inline(pair) => inline.push(secret::encode_pair(pair)),
+            SecretSource::Files(files) => inline.push(secret::encode_files(files)),
             SecretSource::Sds(name) => sds.push(encode_sds(name)),
         }
     }
@@ -159,6 +161,10 @@ fn encode_common(
         tls_params: Some(proto::TlsParameters {
             tls_minimum_protocol_version: version(versions.min),
             tls_maximum_protocol_version: version(versions.max),
+            cipher_suites: match versions.ciphers {
+                CipherSuites::ALL => Vec::new(),
+                some => some.names().map(str::to_owned).collect(),
+            },
             ..Default::default()
         }),
         tls_certificates: inline,
@@ -172,9 +178,9 @@ fn encode_common(
 fn decode_versions(place: &Place<'_>, params: &Option<proto::TlsParameters>) -> Decoded<TlsVersions> {
     let Some(params) = params else { return Ok(TlsVersions::default()) };
     fields!(place, params => proto::TlsParameters {
-        honoured: tls_minimum_protocol_version, tls_maximum_protocol_version;
+        honoured: tls_minimum_protocol_version, tls_maximum_protocol_version, cipher_suites;
         ignored: ;
-        refused: cipher_suites, ecdh_curves, signature_algorithms, compliance_policies;
+        refused: ecdh_curves, signature_algorithms, compliance_policies;
     });
     let default = TlsVersions::default();
     let version = |name, value: i32, default| match TlsProtocol::try_from(value) {
@@ -185,8 +191,16 @@ fn decode_versions(place: &Place<'_>, params: &Option<proto::TlsParameters>) -> 
     };
     let min = version("tls_minimum_protocol_version", *tls_minimum_protocol_version, default.min)?;
     let max = version("tls_maximum_protocol_version", *tls_maximum_protocol_version, default.max)?;
+    // Of equal preference are those in brackets; which is taken is the TLS library's choice anyway.
+    let names = cipher_suites.iter().flat_map(|names| names.split(['[', ']', '|']));
+    let ciphers = match cipher_suites.is_empty() {
+        true => CipherSuites::ALL,
+        false => CipherSuites::named(names).ok_or_else(|| {
+            place.field("cipher_suites").unsupported(format_args!("none of {}", cipher_suites.join(", ")))
+        })?,
+    };
     match min <= max {
-        true => Ok(TlsVersions { min, max }),
+        true => Ok(TlsVersions { min, max, ciphers }),
         false => Err(place.error("the lowest version is above the highest")),
     }
 }
@@ -199,18 +213,12 @@ fn decode_validation(
         None => Ok(None),
         Some(ValidationContextType::ValidationContext(context)) => {
             let place = place.field("validation_context");
-            let (bundle, subject_alt_names) = secret::decode_validation(&place, context)?;
-            match (bundle, subject_alt_names.is_empty()) {
-                (Some(bundle), _) => {
-                    Ok(Some(PeerValidation { trust: SecretSource::Inline(bundle), subject_alt_names }))
-                }
-                (None, true) => Ok(None),
-                (None, false) => Err(place.error("names are asked for, but nothing says whom to trust")),
-            }
+            secret::judged(&place, secret::decode_validation(&place, context)?)
         }
         Some(ValidationContextType::ValidationContextSdsSecretConfig(config)) => {
             let name = decode_sds(&place.field("validation_context_sds_secret_config"), config)?;
-            Ok(Some(PeerValidation { trust: SecretSource::Sds(name), subject_alt_names: Vec::new() }))
+            let (subject_alt_names, checks) = Default::default();
+            Ok(Some(PeerValidation { trust: SecretSource::Sds(name), subject_alt_names, checks }))
         }
         Some(ValidationContextType::CombinedValidationContext(combined)) => {
             decode_combined(&place.field("combined_validation_context"), combined).map(Some)
@@ -228,35 +236,36 @@ fn decode_combined(place: &Place<'_>, combined: &Combined) -> Decoded<PeerValida
         ignored: ;
         refused: validation_context_certificate_provider, validation_context_certificate_provider_instance;
     });
-    let subject_alt_names = match default_validation_context {
-        None => Vec::new(),
+    let (subject_alt_names, checks) = match default_validation_context {
+        None => Default::default(),
         Some(context) => {
             let place = place.field("default_validation_context");
-            let (bundle, names) = secret::decode_validation(&place, context)?;
-            if bundle.is_some() {
+            let asked = secret::decode_validation(&place, context)?;
+            if asked.trust.is_some() {
                 return Err(place.field("trusted_ca").unsupported("a bundle beside one that comes over SDS"));
             }
-            names
+            (asked.names, asked.checks)
         }
     };
     let place = place.field("validation_context_sds_secret_config");
     match validation_context_sds_secret_config {
         Some(config) => {
-            Ok(PeerValidation { trust: SecretSource::Sds(decode_sds(&place, config)?), subject_alt_names })
+            let trust = SecretSource::Sds(decode_sds(&place, config)?);
+            Ok(PeerValidation { trust, subject_alt_names, checks })
         }
         None => Err(place.error("this field is required")),
     }
 }
 
 fn encode_validation(validation: &PeerValidation) -> ValidationContextType {
-    let context = |bundle| secret::encode_validation(bundle, &validation.subject_alt_names);
+    let context = secret::encode_validation(validation);
     match &validation.trust {
-        SecretSource::Inline(bundle) => ValidationContextType::ValidationContext(context(Some(bundle))),
-        SecretSource::Sds(name) if validation.subject_alt_names.is_empty() => {
+        SecretSource::Inline(_) | SecretSource::Files(_) => ValidationContextType::ValidationContext(context),
+        SecretSource::Sds(name) if context == Default::default() => {
             ValidationContextType::ValidationContextSdsSecretConfig(encode_sds(name))
         }
         SecretSource::Sds(name) => ValidationContextType::CombinedValidationContext(Combined {
-            default_validation_context: Some(context(None)),
+            default_validation_context: Some(context),
             validation_context_sds_secret_config: Some(encode_sds(name)),
             ..Default::default()
         }),
