@@ -2,6 +2,7 @@
 
 use crate::balance::{LoadBalancing, Spread};
 use crate::endpoint::{Assignment, Endpoint};
+use crate::header::HeaderCase;
 use crate::health::HealthCheck;
 use crate::limits::Limits;
 use crate::metadata::{Fields, Metadata};
@@ -55,6 +56,8 @@ pub struct Connections {
     pub max_requests: Option<u32>,
     /// Probes on connections where nothing moves; `None` sends none.
     pub keepalive: Option<Keepalive>,
+    /// How names of headers are written to its endpoints over HTTP/1.
+    pub header_case: HeaderCase,
 }
 
 /// TCP keep-alive; what is `None` is left to the system.

@@ -19,6 +19,8 @@ pub struct Fault {
     pub upstream_cluster: String,
     /// Faults under way at once; more are not put in. `None` is no limit.
     pub max_active: Option<u32>,
+    /// Only requests whose `x-envoy-downstream-service-node` is one of these; empty for all.
+    pub downstream_nodes: Vec<String>,
 }
 
 /// Requests held back.
@@ -40,12 +42,14 @@ pub enum DelayTime {
 }
 
 /// Requests answered with a failure.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Abort {
     /// With what.
     pub answer: AbortAnswer,
     /// Which share of them.
     pub share: Fraction,
+    /// The body of the answer; empty for the usual words.
+    pub body: String,
 }
 
 /// What an aborted request is answered with.
@@ -68,6 +72,7 @@ pub struct FaultDecision {
     pub abort: Option<AbortAnswer>,
 }
 
+const NODE: &str = "x-envoy-downstream-service-node";
 const DELAY: &str = "x-envoy-fault-delay-request";
 const DELAY_SHARE: &str = "x-envoy-fault-delay-request-percentage";
 const ABORT: &str = "x-envoy-fault-abort-request";
@@ -88,8 +93,12 @@ impl Fault {
         if !self.headers.iter().all(|h| h.matches(head)) {
             return None;
         }
+        if !self.downstream_nodes.is_empty() {
+            let node = head.headers.get(NODE).and_then(|node| node.to_str().ok())?;
+            self.downstream_nodes.iter().find(|wanted| *wanted == node)?;
+        }
         let delay = self.delay.and_then(|delay| delay.of(head.headers, random[0]));
-        let abort = self.abort.and_then(|abort| abort.of(head.headers, random[1]));
+        let abort = self.abort.as_ref().and_then(|abort| abort.of(head.headers, random[1]));
         (delay.is_some() || abort.is_some()).then_some(FaultDecision { delay, abort })
     }
 }
@@ -108,7 +117,12 @@ impl Delay {
 }
 
 impl Abort {
-    fn of(self, headers: &HeaderMap, random: u64) -> Option<AbortAnswer> {
+    /// With the usual words.
+    pub fn new(answer: AbortAnswer, share: Fraction) -> Self {
+        Self { answer, share, body: String::new() }
+    }
+
+    fn of(&self, headers: &HeaderMap, random: u64) -> Option<AbortAnswer> {
         let (answer, share) = match self.answer {
             AbortAnswer::Header => {
                 let http = number(headers, ABORT).and_then(|n| u16::try_from(n).ok());
@@ -158,8 +172,7 @@ mod tests {
     #[test]
     fn a_share_of_requests_is_hit_and_the_rest_is_not() {
         let half = Fraction { numerator: 50, denominator: 100 };
-        let fault =
-            Fault { abort: Some(Abort { answer: AbortAnswer::Http(503), share: half }), ..Fault::default() };
+        let fault = Fault { abort: Some(Abort::new(AbortAnswer::Http(503), half)), ..Fault::default() };
         assert_eq!(decide(&fault, &[], 49).abort, Some(AbortAnswer::Http(503)));
         assert_eq!(decide(&fault, &[], 50).abort, None);
         let other = Fault { upstream_cluster: "d".into(), ..fault };
@@ -171,7 +184,7 @@ mod tests {
         let half = Fraction { numerator: 50, denominator: 100 };
         let fault = Fault {
             delay: Some(Delay { time: DelayTime::Header, share: half }),
-            abort: Some(Abort { answer: AbortAnswer::Header, share: half }),
+            abort: Some(Abort::new(AbortAnswer::Header, half)),
             ..Fault::default()
         };
         let asked = [(DELAY, "250"), (ABORT_GRPC, "14"), (DELAY_SHARE, "100"), (ABORT_SHARE, "10")];

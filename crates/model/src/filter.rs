@@ -3,17 +3,31 @@
 
 use crate::authorization::Rules;
 use crate::cors::Cors;
+use crate::csrf::Csrf;
 use crate::fault::Fault;
+use crate::health_answer::HealthAnswer;
+use crate::mutation::{HeaderMutations, Mutations};
+use crate::session::Session;
 
 /// The filters of a connection manager. They run in the order of these fields, whatever the configuration's.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct HttpFilters {
+    /// `envoy.filters.http.health_check`, any number of them.
+    pub health: Vec<HealthAnswer>,
     /// `envoy.filters.http.cors`; it does only what tables, hosts and routes say.
     pub cors: Option<Placed<()>>,
     /// `envoy.filters.http.rbac`, any number of them; a request must pass each.
     pub authorization: Vec<Rules>,
     /// `envoy.filters.http.fault`.
     pub fault: Option<Box<Placed<Fault>>>,
+    /// `envoy.filters.http.csrf`.
+    pub csrf: Option<Box<Placed<Csrf>>>,
+    /// `envoy.filters.http.buffer`: bytes that a request's body may have.
+    pub buffer: Option<Placed<u32>>,
+    /// `envoy.filters.http.stateful_session`; `None` in it does only what tables, hosts and routes say.
+    pub session: Option<Box<Placed<Option<Session>>>>,
+    /// `envoy.filters.http.header_mutation`.
+    pub mutations: Option<Box<Placed<HeaderMutations>>>,
 }
 
 /// A filter that is there.
@@ -39,6 +53,14 @@ pub struct FilterSettings {
     pub cors: Option<Setting<Cors>>,
     /// Of `envoy.filters.http.fault`.
     pub fault: Option<Setting<Fault>>,
+    /// Of `envoy.filters.http.csrf`.
+    pub csrf: Option<Setting<Csrf>>,
+    /// Of `envoy.filters.http.buffer`.
+    pub buffer: Option<Setting<u32>>,
+    /// Of `envoy.filters.http.stateful_session`.
+    pub session: Option<Setting<Session>>,
+    /// Of `envoy.filters.http.header_mutation`. What table, host and route say is done one after the other.
+    pub mutations: Option<Setting<Mutations>>,
 }
 
 impl FilterSettings {

@@ -24,6 +24,12 @@ pub enum Command {
     RequestHeader(FieldName, Option<FieldName>),
     /// `RESP(name?alternative)`: a response header.
     ResponseHeader(FieldName, Option<FieldName>),
+    /// `REQ_WITHOUT_QUERY(name?alternative)`: a request header, cut where a query begins.
+    RequestHeaderWithoutQuery(FieldName, Option<FieldName>),
+    /// `QUERY_PARAM(name)`: the first value of a query parameter.
+    QueryParameter(String),
+    /// `ENVIRONMENT(name)`: a variable of the proxy's environment.
+    Environment(String),
     /// `TRAILER(name)`: a response trailer.
     ResponseTrailer(FieldName),
     /// `METADATA(ROUTE|CLUSTER|UPSTREAM_HOST|LISTENER:namespace:key)`; also `DYNAMIC_METADATA` as scope `DYNAMIC`.
@@ -82,6 +88,8 @@ simple_commands! {
     ResponseCodeDetails = "RESPONSE_CODE_DETAILS",
     /// Envoy's short flags, such as `UF,URX`.
     ResponseFlags = "RESPONSE_FLAGS",
+    /// The same in words, such as `UpstreamConnectionFailure`.
+    ResponseFlagsLong = "RESPONSE_FLAGS_LONG",
     /// Why the connection was ended.
     ConnectionTerminationDetails = "CONNECTION_TERMINATION_DETAILS",
     /// Why the upstream's TLS or connection failed.
@@ -94,6 +102,8 @@ simple_commands! {
     Duration = "DURATION",
     /// Milliseconds from first byte in to the upstream's first byte.
     ResponseDuration = "RESPONSE_DURATION",
+    /// Milliseconds from the upstream's first byte to the last byte out.
+    ResponseTxDuration = "RESPONSE_TX_DURATION",
     /// Milliseconds until the whole request was received.
     RequestDuration = "REQUEST_DURATION",
     /// The endpoint's address.
@@ -104,6 +114,20 @@ simple_commands! {
     UpstreamClusterRaw = "UPSTREAM_CLUSTER_RAW",
     /// Our own address towards the endpoint.
     UpstreamLocalAddress = "UPSTREAM_LOCAL_ADDRESS",
+    /// The same without its port.
+    UpstreamLocalAddressWithoutPort = "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    /// Its port.
+    UpstreamLocalPort = "UPSTREAM_LOCAL_PORT",
+    /// The endpoint's host name, or else its address.
+    UpstreamHostName = "UPSTREAM_HOST_NAME",
+    /// The same without its port.
+    UpstreamHostNameWithoutPort = "UPSTREAM_HOST_NAME_WITHOUT_PORT",
+    /// The address that was connected to.
+    UpstreamRemoteAddress = "UPSTREAM_REMOTE_ADDRESS",
+    /// The same without its port.
+    UpstreamRemoteAddressWithoutPort = "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    /// Its port.
+    UpstreamRemotePort = "UPSTREAM_REMOTE_PORT",
     /// How many times it was tried, the first not counted.
     UpstreamRequestAttemptCount = "UPSTREAM_REQUEST_ATTEMPT_COUNT",
     /// The address the client connected to.
@@ -112,14 +136,26 @@ simple_commands! {
     DownstreamLocalAddressWithoutPort = "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
     /// Its port.
     DownstreamLocalPort = "DOWNSTREAM_LOCAL_PORT",
+    /// The address the client connected to, whatever was told of it.
+    DownstreamDirectLocalAddress = "DOWNSTREAM_DIRECT_LOCAL_ADDRESS",
+    /// The same without its port.
+    DownstreamDirectLocalAddressWithoutPort = "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT",
+    /// Its port.
+    DownstreamDirectLocalPort = "DOWNSTREAM_DIRECT_LOCAL_PORT",
     /// The client, as trusted forwarding headers tell.
     DownstreamRemoteAddress = "DOWNSTREAM_REMOTE_ADDRESS",
     /// The same without its port.
     DownstreamRemoteAddressWithoutPort = "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    /// Its port.
+    DownstreamRemotePort = "DOWNSTREAM_REMOTE_PORT",
+    /// The port of the connection's peer.
+    DownstreamDirectRemotePort = "DOWNSTREAM_DIRECT_REMOTE_PORT",
     /// The peer of the connection.
     DownstreamDirectRemoteAddress = "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
     /// The same without its port.
     DownstreamDirectRemoteAddressWithoutPort = "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
+    /// URI names in our own certificate.
+    DownstreamLocalUriSan = "DOWNSTREAM_LOCAL_URI_SAN",
     /// URI names in the client's certificate.
     DownstreamPeerUriSan = "DOWNSTREAM_PEER_URI_SAN",
     /// URI names in the server's certificate.
@@ -325,7 +361,10 @@ fn parse_command(text: &str) -> Result<Part, FormatError> {
     let command = match name {
         "REQ" | "REQUEST_HEADER" => header().map(|(a, b)| Command::RequestHeader(a, b)),
         "RESP" | "RESPONSE_HEADER" => header().map(|(a, b)| Command::ResponseHeader(a, b)),
-        "TRAILER" => FieldName::parse(arguments).map(Command::ResponseTrailer),
+        "REQ_WITHOUT_QUERY" => header().map(|(a, b)| Command::RequestHeaderWithoutQuery(a, b)),
+        "QUERY_PARAM" if !arguments.is_empty() => Some(Command::QueryParameter(arguments.to_owned())),
+        "ENVIRONMENT" if !arguments.is_empty() => Some(Command::Environment(arguments.to_owned())),
+        "TRAILER" | "RESPONSE_TRAILER" => FieldName::parse(arguments).map(Command::ResponseTrailer),
         "START_TIME" => Some(Command::StartTime(arguments.to_owned())),
         "DYNAMIC_METADATA" => metadata(MetadataScope::Dynamic, arguments),
         "CLUSTER_METADATA" => metadata(MetadataScope::Cluster, arguments),

@@ -153,6 +153,18 @@ pub struct HeaderEdit {
     pub keep_empty: bool,
 }
 
+/// How names of headers are written over HTTP/1 (`header_key_format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HeaderCase {
+    /// In lower case.
+    #[default]
+    Lower,
+    /// Each word with a capital (`proper_case_words`).
+    Proper,
+    /// As they came (`preserve_case`); what is added here in lower case.
+    Preserve,
+}
+
 /// `HeaderValueOption.HeaderAppendAction`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EditAction {

@@ -1,14 +1,24 @@
-//! Listeners: where connections come in, and which filter chain takes one (`envoy.config.listener.v3`).
-//! [`Listener::chain_for`] follows the order in `FilterChainMatch`: port, address, server name, transport protocol,
-//! application protocol; at each step the most specific criterion that matches narrows the choice, and a chain lost at
-//! one step does not come back at a later one.
+//! Listeners: where connections come in, and what is done with them (`envoy.config.listener.v3`). Which filter chain
+//! takes a connection is `chains`'.
+
+mod chains;
+
+pub use chains::ConnectionFacts;
 
 pub use crate::address::AddressRange;
+use crate::balance::Criteria;
+pub use crate::header::HeaderCase;
+
 use crate::filter::HttpFilters;
 use crate::format::Template;
+use crate::header::HeaderEdits;
+use crate::local_reply::LocalReplies;
+use crate::log_filter::LogFilter;
 use crate::metadata::Metadata;
+use crate::mutation::Mutation;
 use crate::path::PathNormalization;
 use crate::provenance::Provenance;
+use crate::rewrite::HostStripping;
 use crate::route::{RouteConfiguration, Upgrade, WeightedCluster};
 use crate::tls::DownstreamTls;
 use std::net::SocketAddr;
@@ -21,6 +31,8 @@ pub struct Listener {
     pub name: String,
     /// Where it listens; `None` for an API listener, which only gRPC clients read.
     pub address: Option<SocketAddr>,
+    /// What its socket is like, and what else listens.
+    pub binding: Binding,
     /// What is found out about a connection before a chain is chosen.
     pub inspect: Inspection,
     /// Chains; [`Listener::chain_for`] chooses.
@@ -35,6 +47,21 @@ pub struct Listener {
     pub provenance: Option<Provenance>,
 }
 
+/// What a listener's socket is like, and how else connections reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Binding {
+    /// It listens at these, too (`additional_addresses`).
+    pub more: Vec<SocketAddr>,
+    /// It has no socket; other listeners hand connections over to it (`bind_to_port: false`).
+    pub unbound: bool,
+    /// Connections that wanted to reach another listener's address are handed over to that one (`use_original_dst`).
+    pub hands_over: bool,
+    /// Connections to any address come in (`IP_TRANSPARENT`).
+    pub transparent: bool,
+    /// The address need not be one of this machine's (`IP_FREEBIND`).
+    pub freebind: bool,
+}
+
 /// Listener filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Inspection {
@@ -44,6 +71,8 @@ pub struct Inspection {
     pub tls: bool,
     /// Look for HTTP (`http_inspector`).
     pub http: bool,
+    /// Ask the kernel where a redirected connection wanted to go (`original_dst`).
+    pub original_destination: bool,
 }
 
 /// A header of the PROXY protocol, version 1 or 2.
@@ -51,6 +80,8 @@ pub struct Inspection {
 pub struct ProxyHeader {
     /// Connections without one are let in, too.
     pub optional: bool,
+    /// What stands behind the addresses of version 2 is kept for endpoints that are told of it.
+    pub keeps_tlvs: bool,
 }
 
 /// Which way traffic goes (`TrafficDirection`).
@@ -91,6 +122,26 @@ pub struct ChainMatch {
     pub transport_protocol: Option<String>,
     /// Protocols by ALPN, or as the HTTP inspector found them.
     pub application_protocols: Vec<String>,
+    /// Where the socket's peer is.
+    pub direct_sources: Vec<AddressRange>,
+    /// Which kind of clients.
+    pub source_type: SourceType,
+    /// Where the client is, also when somebody in front said so.
+    pub sources: Vec<AddressRange>,
+    /// The client's port.
+    pub source_ports: Vec<u16>,
+}
+
+/// Which kind of clients a chain takes (`ConnectionSourceType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SourceType {
+    /// All.
+    #[default]
+    Any,
+    /// Those of this machine.
+    Local,
+    /// Those of others.
+    External,
 }
 
 /// What is done with a connection's bytes.
@@ -115,8 +166,38 @@ pub struct TcpProxy {
     pub max_duration: Option<Duration>,
     /// Endpoints tried for one connection; `None` leaves it to the proxy.
     pub max_connect_attempts: Option<u32>,
+    /// What endpoints have to be like; what a weighted cluster says of the same keys counts more (`metadata_match`).
+    pub subset: Criteria,
+    /// The same client leads to the same endpoint, where the cluster goes by hashes (`hash_policy` of `source_ip`).
+    pub hashes_source: bool,
+    /// Bytes are passed on inside of an HTTP request to the endpoint (`tunneling_config`).
+    pub tunnel: Option<Tunnel>,
     /// Logs.
     pub access_logs: Vec<AccessLog>,
+    /// A line is written when the endpoint is connected, too (`flush_access_log_on_connected`).
+    pub logs_start: bool,
+    /// A line is written so often while the connection lives; `None` never (`access_log_flush_interval`).
+    pub log_interval: Option<Duration>,
+}
+
+/// How bytes are passed on inside of an HTTP request (`TunnelingConfig`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tunnel {
+    /// The authority that CONNECT asks for, such as `%DOWNSTREAM_LOCAL_ADDRESS%`.
+    pub host: Template,
+    /// With POST, this path instead of CONNECT.
+    pub post_path: Option<String>,
+    /// Headers that are added.
+    pub headers: HeaderEdits,
+}
+
+impl TcpProxy {
+    /// What an endpoint of one of its clusters has to be like.
+    pub fn subset_for(&self, cluster: &WeightedCluster) -> Criteria {
+        let mut subset = self.subset.clone();
+        subset.extend(cluster.subset.iter().map(|(key, value)| (key.clone(), value.clone())));
+        subset
+    }
 }
 
 /// HTTP on a connection (`HttpConnectionManager`).
@@ -164,6 +245,55 @@ pub struct HttpConnectionManager {
     pub stats: bool,
     /// Logs.
     pub access_logs: Vec<AccessLog>,
+    /// What answers of the proxy's own are made to look like.
+    pub local_replies: LocalReplies,
+    /// What is taken off the authority of each request.
+    pub stripping: HostStripping,
+    /// Edits to each request before its route is looked for (`early_header_mutation_extensions`).
+    pub early_edits: Vec<Mutation>,
+    /// Bounds on requests' heads.
+    pub heads: HeadLimits,
+    /// How names of headers are written to HTTP/1 clients.
+    pub header_case: HeaderCase,
+    /// What becomes of `x-forwarded-client-cert`.
+    pub client_cert: ClientCert,
+    /// An `x-request-id` is made where there is none (`generate_request_id`).
+    pub makes_request_id: bool,
+    /// Every answer carries `x-request-id` (`always_set_request_id_in_response`).
+    pub returns_request_id: bool,
+    /// `x-forwarded-for` is left as it is at an edge (`skip_xff_append`).
+    pub keeps_forwarded_for: bool,
+    /// Put into `via` of requests and answers; empty for nothing.
+    pub via: String,
+}
+
+/// Bounds on a request's head; `None` leaves it to the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HeadLimits {
+    /// KiB of names and values (`max_request_headers_kb`).
+    pub kilobytes: Option<u32>,
+    /// Headers (`max_headers_count`).
+    pub count: Option<u32>,
+}
+
+/// What becomes of `x-forwarded-client-cert`, which says whom proxies before this one spoke with
+/// (`forward_client_cert_details`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClientCert {
+    /// It is dropped.
+    #[default]
+    Sanitize,
+    /// It is passed on when the client proved who it is.
+    ForwardOnly,
+    /// It is passed on always.
+    AlwaysForward,
+}
+
+impl Listener {
+    /// All addresses that it is for.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.address.into_iter().chain(self.binding.more.iter().copied())
+    }
 }
 
 impl HttpConnectionManager {
@@ -191,6 +321,16 @@ impl HttpConnectionManager {
             tracing: None,
             stats: false,
             access_logs: Vec::new(),
+            local_replies: LocalReplies::default(),
+            stripping: HostStripping::default(),
+            early_edits: Vec::new(),
+            heads: HeadLimits::default(),
+            header_case: HeaderCase::Lower,
+            client_cert: ClientCert::Sanitize,
+            makes_request_id: true,
+            returns_request_id: false,
+            keeps_forwarded_for: false,
+            via: String::new(),
         }
     }
 }
@@ -242,6 +382,17 @@ pub struct AccessLog {
     pub path: String,
     /// What a line looks like.
     pub format: LogFormat,
+    /// Which exchanges it is for; `None` for all.
+    pub filter: Option<LogFilter>,
+    /// A command without a value is left out, instead of being `-` or `null`.
+    pub omit_empty: bool,
+}
+
+impl AccessLog {
+    /// A log of everything.
+    pub fn new(path: impl Into<String>, format: LogFormat) -> Self {
+        Self { path: path.into(), format, filter: None, omit_empty: false }
+    }
 }
 
 /// What a log line looks like.
@@ -251,148 +402,4 @@ pub enum LogFormat {
     Text(Template),
     /// A JSON object with these keys, in this order.
     Json(Vec<(String, Template)>),
-}
-
-/// What is known of a connection when its chain is chosen.
-#[derive(Debug, Clone, Copy)]
-pub struct ConnectionFacts<'a> {
-    /// Where the client wanted to connect to.
-    pub destination: SocketAddr,
-    /// SNI of its ClientHello, lower case.
-    pub server_name: Option<&'a str>,
-    /// It began with a ClientHello.
-    pub is_tls: bool,
-    /// Protocols by ALPN, or as the HTTP inspector found them.
-    pub application_protocols: &'a [&'a str],
-}
-
-impl Listener {
-    /// The chain that takes a connection; `None` when it must be closed.
-    pub fn chain_for(&self, facts: &ConnectionFacts<'_>) -> Option<&FilterChain> {
-        let mut left: Vec<&FilterChain> = self.chains.iter().collect();
-        narrow(&mut left, |m| specificity_of_port(m, facts));
-        narrow(&mut left, |m| specificity_of_address(m, facts));
-        narrow(&mut left, |m| specificity_of_server_name(m, facts));
-        narrow(&mut left, |m| specificity_of_transport(m, facts));
-        narrow(&mut left, |m| specificity_of_application(m, facts));
-        left.first().copied().or(self.default_chain.as_ref())
-    }
-}
-
-/// Keeps the chains for which `specificity` is highest; `None` means that a chain does not match at all.
-fn narrow(chains: &mut Vec<&FilterChain>, specificity: impl Fn(&ChainMatch) -> Option<usize>) {
-    let best = chains.iter().filter_map(|c| specificity(&c.condition)).max();
-    chains.retain(|c| best.is_some() && specificity(&c.condition) == best);
-}
-
-fn specificity_of_port(m: &ChainMatch, facts: &ConnectionFacts<'_>) -> Option<usize> {
-    match m.destination_port {
-        None => Some(0),
-        Some(port) => (port == facts.destination.port()).then_some(1),
-    }
-}
-
-fn specificity_of_address(m: &ChainMatch, facts: &ConnectionFacts<'_>) -> Option<usize> {
-    if m.destinations.is_empty() {
-        return Some(0);
-    }
-    let inside = m.destinations.iter().filter(|r| r.contains(facts.destination.ip()));
-    inside.map(|r| usize::from(r.prefix_length) + 1).max()
-}
-
-fn specificity_of_server_name(m: &ChainMatch, facts: &ConnectionFacts<'_>) -> Option<usize> {
-    if m.server_names.is_empty() {
-        return Some(0);
-    }
-    let sni = facts.server_name?;
-    let score = |pattern: &String| match pattern.strip_prefix('*') {
-        None => (pattern == sni).then_some(usize::MAX),
-        Some(suffix) => (sni.len() > suffix.len() && sni.ends_with(suffix)).then_some(suffix.len() + 1),
-    };
-    m.server_names.iter().filter_map(score).max()
-}
-
-fn specificity_of_transport(m: &ChainMatch, facts: &ConnectionFacts<'_>) -> Option<usize> {
-    let found = if facts.is_tls { "tls" } else { "raw_buffer" };
-    match m.transport_protocol.as_deref() {
-        None | Some("") => Some(0),
-        Some(wanted) => (wanted == found).then_some(1),
-    }
-}
-
-fn specificity_of_application(m: &ChainMatch, facts: &ConnectionFacts<'_>) -> Option<usize> {
-    if m.application_protocols.is_empty() {
-        return Some(0);
-    }
-    // The client's own order of preference decides between chains.
-    let all = facts.application_protocols;
-    let at = all.iter().position(|p| m.application_protocols.iter().any(|wanted| wanted == p))?;
-    Some(all.len() - at)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chain(name: &str, condition: ChainMatch) -> FilterChain {
-        let tcp = TcpProxy { stat_prefix: String::new(), clusters: vec![], ..TcpProxy::default() };
-        FilterChain { name: name.into(), condition, tls: None, network: Network::Tcp(tcp) }
-    }
-
-    fn listener(chains: Vec<FilterChain>) -> Listener {
-        Listener {
-            name: "l".into(),
-            address: None,
-            inspect: Inspection { tls: true, ..Inspection::default() },
-            chains,
-            default_chain: None,
-            direction: Direction::Inbound,
-            metadata: Metadata::default(),
-            provenance: None,
-        }
-    }
-
-    fn chosen<'l>(l: &'l Listener, sni: Option<&str>, is_tls: bool, alpn: &[&str]) -> Option<&'l str> {
-        let destination = SocketAddr::from(([127, 1, 0, 5], 9080));
-        let facts = ConnectionFacts { destination, server_name: sni, is_tls, application_protocols: alpn };
-        l.chain_for(&facts).map(|c| c.name.as_str())
-    }
-
-    #[test]
-    fn a_permissive_port_takes_mesh_tls_and_plaintext_apart_and_closes_what_is_neither() {
-        let mesh = ChainMatch {
-            transport_protocol: Some("tls".into()),
-            application_protocols: vec!["istio".into()],
-            ..Default::default()
-        };
-        let plain = ChainMatch { transport_protocol: Some("raw_buffer".into()), ..Default::default() };
-        let l = listener(vec![chain("mesh", mesh), chain("plain", plain)]);
-        assert_eq!(chosen(&l, None, true, &["istio"]), Some("mesh"));
-        assert_eq!(chosen(&l, None, false, &[]), Some("plain"));
-        assert_eq!(chosen(&l, None, true, &["h2"]), None);
-    }
-
-    #[test]
-    fn the_most_specific_server_name_wins() {
-        let name = |n: &str| ChainMatch { server_names: vec![n.into()], ..Default::default() };
-        let l = listener(vec![
-            chain("any", ChainMatch::default()),
-            chain("wide", name("*.com")),
-            chain("narrow", name("*.b.com")),
-            chain("exact", name("a.b.com")),
-        ]);
-        assert_eq!(chosen(&l, Some("a.b.com"), true, &[]), Some("exact"));
-        assert_eq!(chosen(&l, Some("x.b.com"), true, &[]), Some("narrow"));
-        assert_eq!(chosen(&l, Some("b.com"), true, &[]), Some("wide"));
-        assert_eq!(chosen(&l, None, true, &[]), Some("any"));
-    }
-
-    #[test]
-    fn a_chain_lost_at_one_step_does_not_come_back_at_a_later_one() {
-        let port = ChainMatch { destination_port: Some(9080), ..Default::default() };
-        let port_and_name = ChainMatch { server_names: vec!["x".into()], ..port };
-        let name = ChainMatch { server_names: vec!["y".into()], ..Default::default() };
-        let l = listener(vec![chain("port", port_and_name), chain("name", name)]);
-        assert_eq!(chosen(&l, Some("y"), true, &[]), None, "the port narrowed the choice first");
-    }
 }

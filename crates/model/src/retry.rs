@@ -1,8 +1,10 @@
 //! Retries: what may be tried again, how often, and how long to wait first.
 //! Sending again, and keeping what was sent, is the proxy's work. Envoy `config.route.v3.RetryPolicy`.
 
+use crate::balance::Criteria;
+use crate::header::{HeaderMatch, RequestHead};
 use crate::matcher::StringMatch;
-use http::Method;
+use http::{HeaderMap, HeaderName, Method};
 use std::time::Duration;
 
 /// When and how often a request is tried again.
@@ -22,6 +24,65 @@ pub struct RetryPolicy {
     pub avoid_previous_hosts: bool,
     /// How many picks are made to find another endpoint (`host_selection_retry_max_attempts`).
     pub host_picks: u32,
+    /// What few policies say.
+    pub more: Option<Box<RetryExtras>>,
+}
+
+/// What few retry policies say.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RetryExtras {
+    /// Only requests with one of these headers are tried again; empty for all (`retriable_request_headers`).
+    pub request_headers: Vec<HeaderMatch>,
+    /// Time one try may go without a byte; `None` is no limit.
+    pub per_try_idle_timeout: Option<Duration>,
+    /// Endpoints tell how long to wait (`rate_limited_retry_back_off`).
+    pub reset: Option<ResetBackOff>,
+    /// Endpoints that are canaries are avoided (`envoy.retry_host_predicates.omit_canary_hosts`).
+    pub omit_canaries: bool,
+    /// Endpoints like this are avoided (`envoy.retry_host_predicates.omit_host_metadata`).
+    pub omit: Criteria,
+}
+
+/// How endpoints tell how long to wait before another try.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResetBackOff {
+    /// Headers of their answers; the first one that says it is heard.
+    pub headers: Vec<(HeaderName, ResetFormat)>,
+    /// Who says more is not heard.
+    pub max: Duration,
+}
+
+/// How a header says how long to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetFormat {
+    /// In seconds from now.
+    Seconds,
+    /// As seconds since 1970.
+    UnixTimestamp,
+}
+
+/// The longest wait that an endpoint may ask for, unless said otherwise.
+pub const RESET_MAX: Duration = Duration::from_secs(300);
+
+impl ResetBackOff {
+    /// How long `headers` ask to wait, at a time given since 1970: at least as long as they say and up to half as long
+    /// again. `random` is any 64 random bits.
+    pub fn pause(&self, headers: &HeaderMap, now: Duration, random: u64) -> Option<Duration> {
+        let told = |(name, format): &(HeaderName, ResetFormat)| {
+            let seconds = headers.get(name)?.to_str().ok()?.parse().ok()?;
+            let told = match format {
+                ResetFormat::Seconds => Duration::from_secs(seconds),
+                ResetFormat::UnixTimestamp => {
+                    let now = Duration::from_secs(now.as_secs());
+                    Duration::from_secs(seconds).checked_sub(now).filter(|left| !left.is_zero())?
+                }
+            };
+            (told <= self.max).then_some(told)
+        };
+        let told = self.headers.iter().find_map(told)?;
+        let half = u64::try_from(told.as_millis() / 2).unwrap_or(u64::MAX).max(1);
+        Some(told + Duration::from_millis(random % half))
+    }
 }
 
 /// Envoy's default base interval.
@@ -37,6 +98,7 @@ impl Default for RetryPolicy {
             back_off_max: BACK_OFF_BASE * 10,
             avoid_previous_hosts: false,
             host_picks: 1,
+            more: None,
         }
     }
 }
@@ -164,6 +226,17 @@ pub enum TryOutcome<'a> {
 }
 
 impl RetryPolicy {
+    /// Whether such a request is tried again at all.
+    pub fn takes(&self, head: &RequestHead<'_>) -> bool {
+        let wanted = self.more.as_ref().map_or(&[][..], |more| more.request_headers.as_slice());
+        self.retries > 0 && (wanted.is_empty() || wanted.iter().any(|header| header.matches(head)))
+    }
+
+    /// Time one try may go without a byte.
+    pub fn per_try_idle_timeout(&self) -> Option<Duration> {
+        self.more.as_ref()?.per_try_idle_timeout
+    }
+
     /// Whether `outcome` is worth another try under this policy. Counting tries is the caller's.
     pub fn wants(&self, outcome: TryOutcome<'_>, method: &Method) -> bool {
         let c = &self.conditions;
@@ -245,6 +318,29 @@ mod tests {
         assert!(p.wants(answer(418), &Method::GET) && !p.wants(answer(503), &Method::GET));
         assert!(policy("gateway-error").wants(answer(503), &Method::GET));
         assert!(!policy("gateway-error").wants(answer(500), &Method::GET));
+    }
+
+    #[test]
+    fn an_endpoint_says_how_long_to_wait_within_bounds() {
+        let name = HeaderName::from_static;
+        let reset = ResetBackOff {
+            headers: vec![
+                (name("x-reset"), ResetFormat::UnixTimestamp),
+                (name("retry-after"), ResetFormat::Seconds),
+            ],
+            max: Duration::from_secs(10),
+        };
+        let pause = |header: &'static str, value: &'static str, random| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header, http::HeaderValue::from_static(value));
+            reset.pause(&headers, Duration::from_millis(1_000_500), random).map(|d| d.as_millis())
+        };
+        assert_eq!(pause("retry-after", "2", 0), Some(2000));
+        assert_eq!(pause("retry-after", "2", 999), Some(2999));
+        assert_eq!(pause("retry-after", "11", 0), None, "too long");
+        assert_eq!(pause("x-reset", "1004", 0), Some(4000));
+        assert_eq!(pause("x-reset", "1000", 0), None, "over already");
+        assert_eq!(pause("x-reset", "soon", 0), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! Pure text work; applying it to a message is the proxy's.
 
 use crate::header::RequestHead;
-use crate::route::{PathMatch, PathRewrite, Redirect, RouteMatch};
+use crate::route::{PathMatch, PathRewrite, Redirect, RouteMatch, Substitution};
 use std::borrow::Cow;
 
 /// The path (without query) after `rewrite`, for a request that matched `condition`.
@@ -11,36 +11,47 @@ pub fn rewritten_path(rewrite: &PathRewrite, condition: &RouteMatch, path: &str)
         PathRewrite::Full(full) => full.clone(),
         PathRewrite::Prefix(new) => {
             let matched = match &condition.path {
-                PathMatch::Exact(_) | PathMatch::Regex(_) => path.len(),
+                PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Template(_) => path.len(),
                 PathMatch::Prefix(p) | PathMatch::SegmentPrefix(p) => p.len(),
                 PathMatch::Connect => 0,
             };
             let rest = path.get(matched..).unwrap_or_default();
             format!("{new}{rest}")
         }
-        PathRewrite::Regex(s) => {
-            let replaced = s.regex.replace_all(path, |captures: &regex::Captures<'_>| {
-                let mut out = String::new();
-                let mut chars = s.replacement.chars();
-                while let Some(c) = chars.next() {
-                    match (c, chars.clone().next()) {
-                        ('\\', Some(digit)) if digit.is_ascii_digit() => {
-                            chars.next();
-                            let group = digit as usize - '0' as usize;
-                            out.push_str(captures.get(group).map_or("", |m| m.as_str()));
-                        }
-                        ('\\', Some('\\')) => {
-                            chars.next();
-                            out.push('\\');
-                        }
-                        (c, _) => out.push(c),
-                    }
-                }
-                out
-            });
-            replaced.into_owned()
-        }
+        PathRewrite::Template(rewrite) => match &condition.path {
+            PathMatch::Template(template) => {
+                template.rewrite(rewrite, path).unwrap_or_else(|| path.to_owned())
+            }
+            _ => path.to_owned(),
+        },
+        // Whoever knows the exchange fills it in.
+        PathRewrite::Formatted(template) => template.as_literal().unwrap_or(path).to_owned(),
+        PathRewrite::Regex(substitution) => substituted(substitution, path),
     }
+}
+
+/// `text` with each match replaced.
+pub fn substituted(s: &Substitution, text: &str) -> String {
+    let replaced = s.regex.replace_all(text, |captures: &regex::Captures<'_>| {
+        let mut out = String::new();
+        let mut chars = s.replacement.chars();
+        while let Some(c) = chars.next() {
+            match (c, chars.clone().next()) {
+                ('\\', Some(digit)) if digit.is_ascii_digit() => {
+                    chars.next();
+                    let group = digit as usize - '0' as usize;
+                    out.push_str(captures.get(group).map_or("", |m| m.as_str()));
+                }
+                ('\\', Some('\\')) => {
+                    chars.next();
+                    out.push('\\');
+                }
+                (c, _) => out.push(c),
+            }
+        }
+        out
+    });
+    replaced.into_owned()
 }
 
 /// The `Location` of `redirect` for this request (RFC 9110, 10.2.2). A port that is the old scheme's default is
@@ -74,6 +85,58 @@ pub fn location(redirect: &Redirect, condition: &RouteMatch, head: &RequestHead<
     out
 }
 
+/// What is taken off the authority of each request before anything looks at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HostStripping {
+    /// Its port.
+    pub port: PortStripping,
+    /// A dot at the end of the host.
+    pub trailing_dot: bool,
+}
+
+/// Which ports are taken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PortStripping {
+    /// None.
+    #[default]
+    Keep,
+    /// That of the listener (`strip_matching_host_port`).
+    Matching,
+    /// Any (`strip_any_host_port`).
+    Any,
+}
+
+impl HostStripping {
+    /// What is left of `authority`, at a listener of this port. The port of a CONNECT is its target's and stays, unless
+    /// any is taken off.
+    pub fn strip<'a>(self, authority: &'a str, own_port: u16, is_connect: bool) -> Cow<'a, str> {
+        let (host, port) = split_authority(authority);
+        let (mut host, mut port) = (Cow::Borrowed(host), port);
+        if self.trailing_dot
+            && let Some(stripped) = host.strip_suffix('.').map(str::to_owned)
+        {
+            host = stripped.into();
+        }
+        let strips = match self.port {
+            PortStripping::Keep => false,
+            PortStripping::Matching => !is_connect && port == Some(own_port),
+            PortStripping::Any => true,
+        };
+        if strips {
+            port = None;
+        }
+        match (port, host) {
+            (Some(_), Cow::Borrowed(_)) => authority.into(),
+            (Some(port), host) => format!("{host}:{port}").into(),
+            (None, Cow::Borrowed(host)) => match authority.len() == host.len() {
+                true => authority.into(),
+                false => host.into(),
+            },
+            (None, host) => host,
+        }
+    }
+}
+
 /// Host and port of an authority; IPv6 literals keep their brackets.
 pub fn split_authority(authority: &str) -> (&str, Option<u16>) {
     let Some((host, port)) = authority.rsplit_once(':') else { return (authority, None) };
@@ -90,7 +153,6 @@ pub fn split_authority(authority: &str) -> (&str, Option<u16>) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::route::Substitution;
     use http::{HeaderMap, Method};
 
     #[test]
@@ -125,6 +187,19 @@ mod tests {
         assert_eq!(location(&https, &any, &head), "https://a.example/x?q=1");
         let port = Redirect { port: Some(8443), strip_query: true, ..Default::default() };
         assert_eq!(location(&port, &any, &head), "http://a.example:8443/x");
+    }
+
+    #[test]
+    fn ports_and_dots_are_taken_off_where_that_is_wanted() {
+        let strip = |port, trailing_dot, authority: &'static str| {
+            HostStripping { port, trailing_dot }.strip(authority, 80, false).into_owned()
+        };
+        assert_eq!(strip(PortStripping::Any, false, "a.test:1"), "a.test");
+        assert_eq!(strip(PortStripping::Matching, false, "a.test:80"), "a.test");
+        assert_eq!(strip(PortStripping::Matching, false, "a.test:81"), "a.test:81");
+        assert_eq!(strip(PortStripping::Keep, true, "a.test.:81"), "a.test:81");
+        assert_eq!(strip(PortStripping::Any, true, "a.test."), "a.test");
+        assert_eq!(strip(PortStripping::Any, false, "[::1]:80"), "[::1]");
     }
 
     #[test]

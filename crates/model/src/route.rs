@@ -6,12 +6,15 @@ pub use crate::fraction::Fraction;
 
 use crate::affinity::HashPolicy;
 use crate::balance::Criteria;
+use crate::format::Template;
 use crate::header::{HeaderEdits, HeaderMatch};
 use crate::limits::Priority;
 use crate::matcher::{Pattern, StringMatch};
 use crate::metadata::Metadata;
+use crate::mutation::Mutation;
 use crate::provenance::Provenance;
 use crate::retry::RetryPolicy;
+use crate::uri_template::{UriRewrite, UriTemplate};
 use http::HeaderName;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +59,8 @@ pub struct VirtualHost {
     pub require_tls: bool,
     /// Each try carries its number in `x-envoy-attempt-count`.
     pub attempt_count_in_request: bool,
+    /// Answers carry the number of tries in `x-envoy-attempt-count`.
+    pub attempt_count_in_response: bool,
     /// What filters do with its requests; routes may say otherwise.
     pub filters: Option<Box<FilterSettings>>,
 }
@@ -128,6 +133,8 @@ pub enum PathMatch {
     SegmentPrefix(String),
     /// Matches as a whole.
     Regex(Pattern),
+    /// Taken by a URI template as a whole (`path_match_policy`).
+    Template(UriTemplate),
     /// Any CONNECT request (`connect_matcher`); it has no path.
     Connect,
 }
@@ -215,6 +222,10 @@ pub struct Mirror {
     pub keep_host: bool,
     /// The copy's trace is recorded or not; `None` leaves it as it is.
     pub trace_sampled: Option<bool>,
+    /// The copy's authority, as it is.
+    pub host: Option<String>,
+    /// Edits to the copy's headers.
+    pub edits: Vec<Mutation>,
 }
 
 /// Where copies go.
@@ -311,6 +322,10 @@ pub enum PathRewrite {
     Full(String),
     /// Each match of the pattern is replaced; `\1` stands for the first group.
     Regex(Substitution),
+    /// What the match's template remembered is put together anew (`path_rewrite_policy`).
+    Template(UriRewrite),
+    /// The path is replaced by this, filled in per request.
+    Formatted(Template),
 }
 
 /// A regex replacement (`RegexMatchAndSubstitute`).
@@ -348,6 +363,10 @@ pub enum HostRewrite {
     Endpoint,
     /// The value of this request header, if it is there.
     Header(HeaderName),
+    /// What the path becomes when each match of the pattern is replaced.
+    Path(Substitution),
+    /// This, filled in per request.
+    Formatted(Template),
 }
 
 /// An answer that sends the client elsewhere (`RedirectAction`).

@@ -334,6 +334,7 @@ pub fn path_matches(condition: &RouteMatch, head: &RequestHead<'_>) -> bool {
             begins(prefix) && (prefix.ends_with('/') || matches!(path.get(prefix.len()), None | Some(b'/')))
         }
         PathMatch::Regex(pattern) => pattern.matches(path),
+        PathMatch::Template(template) => template.matches(head.path),
         PathMatch::Connect => head.method == http::Method::CONNECT,
     }
 }

@@ -18,7 +18,7 @@ const FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%\" 
     %BYTES_RECEIVED% %BYTES_SENT% %DURATION% \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" %UPSTREAM_HOST%\n";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let log = AccessLog { path: "/dev/null".into(), format: LogFormat::Text(Template::parse(FORMAT)?) };
+    let log = AccessLog::new("/dev/null", LogFormat::Text(Template::parse(FORMAT)?));
     let tracing = Some(Tracing { random_sampling_percent: 1.0 });
     measure("nothing", false, None, vec![])?;
     measure("metrics", true, None, vec![])?;
@@ -42,6 +42,9 @@ fn measure(
         id: 1,
         remote: ([127, 0, 0, 1], 50_000).into(),
         local: ([127, 0, 0, 1], 15_001).into(),
+        direct: ([127, 0, 0, 1], 50_000).into(),
+        is_restored: false,
+        notes: None,
         server_name: None,
         tls_version: None,
         peer_uri: None,
@@ -90,6 +93,7 @@ fn listener() -> Listener {
     Listener {
         name: "l".into(),
         address: None,
+        binding: Default::default(),
         inspect: Inspection::default(),
         chains: vec![],
         default_chain: None,

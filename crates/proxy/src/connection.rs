@@ -7,6 +7,7 @@ mod http1;
 mod http2;
 mod answered;
 mod inspect;
+mod redirect;
 mod hello;
 mod proxied;
 mod refused;
@@ -17,7 +18,9 @@ pub(crate) use stage::{Stage, StageView};
 
 use crate::gate::TunnelGate;
 use crate::local::Local;
-use crate::record::{ConnectionRecord, ListenerCounters, OpenConnection, Recorder, RequestRecord, Telemetry};
+use crate::record::{
+    Caller, ConnectionRecord, ListenerCounters, OpenConnection, Recorder, RequestRecord, Telemetry,
+};
 use crate::request::Context;
 use crate::snapshot::{ChainState, HttpState, ListenerState, NetworkState, Snapshot};
 use crate::tcp;
@@ -120,20 +123,21 @@ async fn receive(desk: &Rc<Desk>, arrival: Arrival) -> Result<Guest, Refused> {
     let seat = take_seat(desk, &counters)?;
     // An answer's end must not wait for an acknowledgement of its beginning.
     socket.set_nodelay(true).map_err(|_| Refused::Gone)?;
-    let mut local = socket.local_addr().map_err(|_| Refused::Gone)?;
-    let mut remote = remote;
+    let mut caller = redirect::caller(&socket, remote).ok_or(Refused::Gone)?;
 
     let snapshot = desk.local.snapshot();
-    let state = snapshot.listeners.get(&*listener).ok_or(Refused::NoListener)?;
+    let (listener, state) =
+        redirect::place(&snapshot, listener, &socket, &mut caller).ok_or(Refused::NoListener)?;
     let mut socket = Prefixed::new(socket);
     if let Some(wanted) = state.config.inspect.proxy_protocol
         && let Some(told) = Box::pin(proxied::ends(&mut socket, wanted)).await?
     {
-        (remote, local) = (told.source, told.destination);
+        told.tell(&mut caller);
     }
-    let (findings, ahead) = look(desk, state, &mut socket, local).await?;
-    let chain = findings
-        .with_facts(local, |facts| state.chain_for(facts).cloned().ok_or_else(|| Refused::no_chain(facts)))?;
+    let (findings, ahead) = look(desk, state, &mut socket, &caller).await?;
+    let chain = findings.with_facts(&caller, |facts| {
+        state.chain_for(facts).cloned().ok_or_else(|| Refused::no_chain(facts))
+    })?;
 
     let secured = match &chain.tls {
         None => Secured::plain(socket),
@@ -143,8 +147,11 @@ async fn receive(desk: &Rc<Desk>, arrival: Arrival) -> Result<Guest, Refused> {
     let Secured { stream, first, session } = secured;
     let connection = Arc::new(ConnectionRecord {
         id: desk.next_id.replace(desk.next_id.get() + 1),
-        remote,
-        local,
+        remote: caller.remote,
+        local: caller.local,
+        direct: caller.direct,
+        is_restored: caller.is_restored,
+        notes: caller.notes,
         server_name: session.server_name.or(findings.hello.and_then(|h| h.server_name)).map(Into::into),
         tls_version: session.version,
         peer_uri: session.peer_uri,
@@ -161,20 +168,20 @@ async fn look(
     desk: &Rc<Desk>,
     state: &ListenerState,
     socket: &mut Prefixed<TcpStream>,
-    local: SocketAddr,
+    caller: &Caller,
 ) -> Result<(inspect::Findings, Option<tcp::Call>), Refused> {
-    let silent = inspect::Findings::default().with_facts(local, |facts| state.chain_for(facts).cloned());
+    let silent = inspect::Findings::default().with_facts(caller, |facts| state.chain_for(facts).cloned());
     let silent = silent.filter(|chain| chain.tls.is_none());
-    let inspecting = inspect::inspect(socket, &state.config, local);
+    let inspecting = inspect::inspect(socket, &state.config, caller);
     let Some(NetworkState::Tcp(tcp)) = silent.as_ref().map(|chain| &chain.network) else {
         return Ok((inspecting.await?, None));
     };
-    let is_known = desk.server_first.borrow().contains(&local);
+    let is_known = desk.server_first.borrow().contains(&caller.local);
     let calling = async {
         if !is_known {
             tokio::time::sleep(HEAD_START).await;
         }
-        tcp::call_ahead(&desk.local, tcp).await
+        tcp::call_ahead(&desk.local, tcp, caller).await
     };
     let mut inspecting = std::pin::pin!(inspecting);
     let called = tokio::select! {
@@ -187,7 +194,7 @@ async fn look(
     }
     let mut known = desk.server_first.borrow_mut();
     if known.len() < SERVER_FIRST_LIMIT {
-        known.insert(local);
+        known.insert(caller.local);
     }
     Ok((inspect::Findings::default(), called))
 }

@@ -11,6 +11,10 @@ pub enum Failure {
     BadRequest,
     /// An authorization rule refuses it.
     Denied,
+    /// Another site's page made a browser send it.
+    Forged,
+    /// Its body is larger than allowed.
+    BodyTooLarge,
     /// Its path is refused (`model::path`).
     BadPath,
     /// A header name has an underscore where that is refused.
@@ -45,6 +49,8 @@ pub enum Failure {
     Timeout,
     /// The per-try timeout passed and no try was left.
     PerTryTimeout,
+    /// The same of the time that a try may be silent.
+    PerTryIdle,
     /// No byte moved for longer than allowed.
     IdleTimeout,
     /// The same, after the request had come in as a whole.
@@ -82,6 +88,8 @@ impl Failure {
         let (status, token, flags, grpc_status) = match self {
             Self::BadRequest => (StatusCode::BAD_REQUEST, "http1.codec_error", "DPE", 13),
             Self::Denied => (StatusCode::FORBIDDEN, "rbac_access_denied", "-", 7),
+            Self::Forged => (StatusCode::FORBIDDEN, "csrf_origin_mismatch", "-", 7),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "request_payload_too_large", "-", 8),
             Self::BadPath => (StatusCode::BAD_REQUEST, "path_normalization_failed", "-", 13),
             Self::Underscore => (StatusCode::BAD_REQUEST, "unexpected_underscore", "DPE", 13),
             Self::UpgradeNotAllowed => (StatusCode::FORBIDDEN, "upgrade_failed", "-", 7),
@@ -128,6 +136,7 @@ impl Failure {
             }
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "response_timeout", "UT", 14),
             Self::PerTryTimeout => (StatusCode::GATEWAY_TIMEOUT, "upstream_per_try_timeout", "UT", 14),
+            Self::PerTryIdle => (StatusCode::GATEWAY_TIMEOUT, "upstream_per_try_idle_timeout", "UT", 14),
             Self::IdleTimeout => (StatusCode::REQUEST_TIMEOUT, "stream_idle_timeout", "SI", 4),
             Self::IdleAnswer => (StatusCode::GATEWAY_TIMEOUT, "stream_idle_timeout", "SI", 4),
             Self::MaxDuration => (StatusCode::REQUEST_TIMEOUT, "max_duration_timeout", "DT", 4),
@@ -145,6 +154,8 @@ impl Failure {
         match self {
             Self::BadRequest => "the request is not proper HTTP",
             Self::Denied => "access denied",
+            Self::Forged => "the request does not come from this site (invalid origin)",
+            Self::BodyTooLarge => "the request's body is too large",
             Self::BadPath => "the path is refused",
             Self::Underscore => "a header name has an underscore",
             Self::UpgradeNotAllowed => "the protocol switch is not allowed",
@@ -162,6 +173,7 @@ impl Failure {
             Self::UpstreamProtocol => "the upstream's answer is not proper HTTP",
             Self::Timeout => "upstream request timeout",
             Self::PerTryTimeout => "upstream per try timeout",
+            Self::PerTryIdle => "upstream per try idle timeout",
             Self::IdleTimeout | Self::IdleAnswer => "stream timeout",
             Self::MaxDuration | Self::MaxDurationAnswer => "downstream duration timeout",
             Self::RequestTimeout => "request timeout",

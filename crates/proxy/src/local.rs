@@ -79,6 +79,7 @@ impl Local {
         let mut known = rustc_hash::FxHashMap::default();
         for cluster in snapshot.clusters.values() {
             let limit = cluster.config.idle_timeout;
+            cluster.sweep();
             cluster
                 .each_endpoint(|endpoint| drop(known.insert(endpoint.id, (limit, endpoint.vitals.clone()))));
         }

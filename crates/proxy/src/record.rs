@@ -9,6 +9,7 @@ mod count;
 mod counters;
 mod edits;
 mod exchange;
+mod facts;
 mod kept;
 mod log;
 mod peer;
@@ -22,7 +23,7 @@ mod view;
 mod writer;
 
 pub use counters::{Counter, Gauge, Label};
-pub use exchange::{ConnectionRecord, Exchange, RequestRecord, RouteTaken, UpstreamRecord};
+pub use exchange::{Caller, ConnectionRecord, Exchange, Note, RequestRecord, RouteTaken, UpstreamRecord};
 pub use peer::NodeLabels;
 pub use recorder::Recorder;
 pub use telemetry::{ClusterCounters, ListenerCounters, OpenConnection, Telemetry};

@@ -9,11 +9,19 @@ mod cors;
 mod edits;
 mod fault;
 mod forward;
+mod guards;
 mod head;
 mod limits;
+mod local_reply;
 mod mirror;
+mod mutations;
 mod permit;
 mod passing;
+mod quoted;
+mod relay;
+mod retrying;
+mod rewriting;
+mod session;
 mod tries;
 mod tunnel;
 
@@ -88,11 +96,17 @@ pub async fn serve(context: &Rc<Context>, request: Request<Incoming>) -> Respons
     let (snapshot, http) = context.current();
     let (mut parts, body) = request.into_parts();
     let random = || context.local.random();
-    let (head, refused) = Head::new(&mut parts, &http.manager, &context.connection, &context.peer, random);
+    let exceeded = relay::exceeded(&http.manager.heads, &parts.headers);
+    let (mut head, refused) =
+        Head::new(&mut parts, &http.manager, &context.connection, &context.peer, random);
+    relay::prepare(&mut parts.headers, &http.manager, &context.connection);
     let exchange = http.recorder.begin(&context.connection, &record(&head, &parts));
+    mutations::mutate_early(&http.manager.early_edits, &exchange, &mut head, &mut parts);
+    let quoted = quoted::quote(&http.manager, &parts);
     let refusal = Refusal::new(&head, &parts.headers);
-    let stage = Stage { context, snapshot: &snapshot, http: &http, head, refusal, grant: OnceCell::new() };
-    match refused {
+    let stage =
+        Stage { context, snapshot: &snapshot, http: &http, head, refusal, quoted, grant: OnceCell::new() };
+    match exceeded.or(refused) {
         Some(failure) => stage.refuse(exchange, failure.into()),
         None if stage.head.redirects => stage.send_to_canonical(exchange, &parts),
         None => stage.routed(exchange, parts, body).await,
@@ -161,6 +175,8 @@ struct Stage<'s> {
     http: &'s Arc<HttpState>,
     head: Head,
     refusal: Refusal,
+    /// The head as it came in, where something may quote it.
+    quoted: Option<Box<quoted::Quoted>>,
     /// Leave for another origin's page to read the answer.
     grant: OnceCell<Box<cors::Grant>>,
 }
@@ -172,6 +188,10 @@ impl Stage<'_> {
         parts: http::request::Parts,
         body: Incoming,
     ) -> Response<AnswerBody> {
+        if let Some(answer) = self.health_answer(&mut exchange, &parts) {
+            self.close_gate();
+            return self.local_answer(exchange, answer, None);
+        }
         let Some(table) = &self.http.routes else {
             return self.refuse(exchange, Failure::RoutesMissing.into());
         };
@@ -205,9 +225,17 @@ impl Stage<'_> {
         if let Some(fault) = self.suffer(&mut exchange, &taken, &parts).await {
             return self.abort(exchange, &taken, &parts, fault);
         }
+        if let Some(cause) = self.refuse_forged(&taken, &parts) {
+            return self.refuse_on_route(
+                exchange,
+                cause,
+                Edits { taken: &taken, weighted: None, parts: &parts },
+            );
+        }
         match &found.route.action {
             Action::Redirect(redirect) => {
-                let location = model::rewrite::location(redirect, &found.route.condition, &head);
+                let redirect = self.made_redirect(redirect, &exchange, &parts);
+                let location = model::rewrite::location(&redirect, &found.route.condition, &head);
                 self.redirect(exchange, &taken, &parts, redirect.status, &location)
             }
             Action::Respond(direct) => self.respond(exchange, &taken, &parts, direct),
@@ -310,7 +338,10 @@ impl Stage<'_> {
         if let Some(edits) = edits {
             self.edit_answer(&exchange, &edits, answer.headers_mut());
         }
+        self.map_reply(&mut exchange, &mut answer);
+        self.mutate_answer(&exchange, exchange.route.as_ref(), answer.headers_mut());
         self.write_grant(answer.headers_mut());
+        self.sign(answer.headers_mut(), None);
         let mut response = answer.into_response(self.http.server.as_ref());
         exchange.edit_response(response.headers_mut());
         exchange.answered(response.status().as_u16(), response.headers());

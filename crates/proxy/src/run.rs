@@ -40,7 +40,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
 }
 
 async fn serve(setup: Setup, options: Options, started: Instant) -> Result<(), RunError> {
-    let Setup { bootstrap, hub, last_good, concurrency, admin_address, telemetry } = setup;
+    let Setup { node, ads, hub, last_good, concurrency, admin_address, telemetry } = setup;
     let ending = Ending::new().map_err(RunError::Signals)?;
     let admin_listener = match admin_address {
         Some(address) => {
@@ -63,9 +63,9 @@ async fn serve(setup: Setup, options: Options, started: Instant) -> Result<(), R
         let options = identity.workload_options().map_err(RunError::Identity)?;
         spawn_local(identify(hub.clone(), options));
     }
-    let status = bootstrap.ads.map(|ads| {
+    let status = ads.map(|ads| {
         let status = Rc::new(RefCell::new(discovery::Status::default()));
-        let stream = Stream { ads, node: bootstrap.node.proto.clone(), status: status.clone() };
+        let stream = Stream { ads, node: node.proto.clone(), status: status.clone() };
         spawn_local(discovery::follow(hub.clone(), stream));
         status
     });
@@ -74,7 +74,7 @@ async fn serve(setup: Setup, options: Options, started: Instant) -> Result<(), R
         hub: hub.clone(),
         stream: status,
         listeners: listing(&workers),
-        node: bootstrap.node,
+        node,
         settings: admin::Settings {
             bootstrap: options.bootstrap.display().to_string(),
             concurrency,
@@ -134,16 +134,18 @@ async fn timers(hub: Hub) {
 }
 
 /// Gives memory back that is not used any more: an allocator looks for that only when memory is taken or freed, and a
-/// proxy at rest does neither. When the last connection has been gone for a while, the program's own pages go, too.
+/// proxy at rest does neither. The program's own pages go once, after the start, and while there are no connections.
 async fn give_back(memory: Memory, workers: Rc<Workers>) {
+    tokio::time::sleep(TIDY).await;
+    (memory.forget)();
     let mut resting = 0u32;
     loop {
-        tokio::time::sleep(TIDY).await;
         (memory.tidy)();
         resting = if workers.open_connections() == 0 { resting.saturating_add(1) } else { 0 };
-        if resting == RESTED {
+        if resting >= RESTED {
             (memory.forget)();
         }
+        tokio::time::sleep(TIDY).await;
     }
 }
 

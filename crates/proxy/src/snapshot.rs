@@ -28,6 +28,7 @@ use model::routing::RouteTable;
 use model::tls::Secret;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
@@ -67,6 +68,8 @@ pub struct Snapshot {
     pub listeners: BTreeMap<String, Arc<ListenerState>>,
     /// Clusters by name.
     pub clusters: FxHashMap<Box<str>, Arc<ClusterState>>,
+    /// Listeners that connections can be handed over to, where one does so.
+    by_address: FxHashMap<SocketAddr, Arc<ListenerState>>,
     /// Rings when an endpoint failed too often.
     alarm: Arc<Notify>,
 }
@@ -77,6 +80,7 @@ impl Snapshot {
             config: Config::default(),
             listeners: BTreeMap::new(),
             clusters: FxHashMap::default(),
+            by_address: FxHashMap::default(),
             alarm: Arc::default(),
         }
     }
@@ -90,12 +94,24 @@ impl Snapshot {
         let listeners = config.listeners.iter().map(|(name, listener)| {
             (name.clone(), ListenerState::compile(config, listener, previous, telemetry))
         });
+        let listeners: BTreeMap<String, Arc<ListenerState>> = listeners.collect();
         Self {
             config: config.clone(),
-            listeners: listeners.collect(),
+            by_address: by_address(&listeners),
+            listeners,
             clusters: clusters.collect(),
             alarm: previous.alarm.clone(),
         }
+    }
+
+    /// The listener for connections that wanted to go to `address`: the one with this address, else with this port at any.
+    pub fn listener_at(&self, address: SocketAddr) -> Option<&Arc<ListenerState>> {
+        let any = match address {
+            SocketAddr::V4(_) => IpAddr::from([0; 4]),
+            SocketAddr::V6(_) => IpAddr::from([0; 16]),
+        };
+        let anywhere = SocketAddr::new(any, address.port());
+        self.by_address.get(&address).or_else(|| self.by_address.get(&anywhere))
     }
 
     /// The cluster of this name; of one that stands for several, the one that gets a request with these random bits.
@@ -116,6 +132,19 @@ impl Snapshot {
     fn has_secrets_of(&self, config: &Config) -> bool {
         self.config.secrets_revision == config.secrets_revision
     }
+}
+
+/// Listeners by their addresses, where one of them hands connections over.
+fn by_address(listeners: &BTreeMap<String, Arc<ListenerState>>) -> FxHashMap<SocketAddr, Arc<ListenerState>> {
+    let mut found = FxHashMap::default();
+    if listeners.values().any(|listener| listener.config.binding.hands_over) {
+        for listener in listeners.values() {
+            for address in listener.config.addresses() {
+                found.entry(address).or_insert_with(|| listener.clone());
+            }
+        }
+    }
+    found
 }
 
 /// The snapshot in force, and word of its changes.

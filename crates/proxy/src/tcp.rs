@@ -5,9 +5,11 @@ mod passage;
 
 use crate::failure::Failure;
 use crate::local::Local;
-use crate::record::{ConnectionRecord, Exchange, UpstreamRecord};
-use crate::snapshot::{ClusterState, EndpointState, Limited, Permit, TcpState};
+use crate::record::{Caller, ConnectionRecord, Exchange, UpstreamRecord};
+use crate::snapshot::{ClusterState, EndpointState, Limited, Permit, TcpState, Wish};
 use crate::upstream::{ConnectError, Connected, connect};
+use http::HeaderMap;
+use model::balance::{Criteria, xx_hash};
 use model::cluster::Cluster;
 use model::limits::Priority;
 use model::outlier::Verdict;
@@ -53,8 +55,8 @@ impl Uncalled {
 
 /// Calls an endpoint for a client that has said nothing yet. Ready when the endpoint speaks first; `None` when it cannot
 /// be told, or not be called.
-pub(crate) async fn call_ahead(local: &Rc<Local>, tcp: &Arc<TcpState>) -> Option<Call> {
-    let call = call(local, tcp).await.ok()?;
+pub(crate) async fn call_ahead(local: &Rc<Local>, tcp: &Arc<TcpState>, caller: &Caller) -> Option<Call> {
+    let call = call(local, tcp, caller).await.ok()?;
     call.connected.stream.speaks().await?;
     Some(call)
 }
@@ -72,7 +74,7 @@ pub(crate) async fn pass<IO>(
     let mut exchange = tcp.recorder.begin_tcp(connection);
     let called = match ahead {
         Some(call) => Ok(call),
-        None => Box::pin(call(local, tcp)).await,
+        None => Box::pin(call(local, tcp, &connection.caller())).await,
     };
     let Call { cluster, attempts, upstream, connected, active: _active } = match called {
         Ok(call) => call,
@@ -119,12 +121,13 @@ fn end(mut exchange: Box<Exchange>, failure: Failure, why: Option<String>) {
     exchange.finish();
 }
 
-fn find_cluster(local: &Local, tcp: &TcpState) -> Result<Arc<ClusterState>, Failure> {
-    let name = pick_weighted(&tcp.proxy.clusters, local.random()).ok_or(Failure::ClusterMissing)?;
-    local.snapshot().cluster(name, local.random()).cloned().ok_or(Failure::ClusterMissing)
+fn find_cluster(local: &Local, tcp: &TcpState) -> Result<(Arc<ClusterState>, Criteria), Failure> {
+    let chosen = pick_weighted(&tcp.proxy.clusters, local.random()).ok_or(Failure::ClusterMissing)?;
+    let found = local.snapshot().cluster(&chosen.cluster, local.random()).cloned();
+    Ok((found.ok_or(Failure::ClusterMissing)?, tcp.proxy.subset_for(chosen)))
 }
 
-fn pick_weighted(clusters: &[WeightedCluster], random: u64) -> Option<&str> {
+fn pick_weighted(clusters: &[WeightedCluster], random: u64) -> Option<&WeightedCluster> {
     let total: u64 = clusters.iter().map(|c| u64::from(c.weight)).sum();
     let mut at = if total == 0 { 0 } else { random % total };
     let chosen = clusters.iter().find(|c| {
@@ -132,7 +135,7 @@ fn pick_weighted(clusters: &[WeightedCluster], random: u64) -> Option<&str> {
         at = at.saturating_sub(u64::from(c.weight));
         here
     });
-    chosen.or(clusters.first()).map(|c| c.cluster.as_str())
+    chosen.or(clusters.first())
 }
 
 /// An endpoint with one more connection, counted where the cluster limits them.
@@ -163,8 +166,11 @@ impl Drop for Active {
     }
 }
 
-async fn call(local: &Local, tcp: &TcpState) -> Result<Call, Uncalled> {
-    let cluster = find_cluster(local, tcp).map_err(Uncalled::new)?;
+async fn call(local: &Local, tcp: &TcpState, caller: &Caller) -> Result<Call, Uncalled> {
+    let (cluster, subset) = find_cluster(local, tcp).map_err(Uncalled::new)?;
+    let destination = cluster.destination(&HeaderMap::new(), caller);
+    // As in Envoy: the address without the port.
+    let hash = tcp.proxy.hashes_source.then(|| xx_hash(caller.remote.ip().to_string().as_bytes(), 0));
     let tries = tcp.proxy.max_connect_attempts.map_or(TRIES, |n| n.max(1) as usize);
     let mut tried = Vec::new();
     // Those that failed count as busy until it is over: the least busy is another.
@@ -173,7 +179,8 @@ async fn call(local: &Local, tcp: &TcpState) -> Result<Call, Uncalled> {
     last.cluster = Some(cluster.config.clone());
     last.why = Some(cluster.describe_absence());
     while tried.len() < tries {
-        let picked = cluster.pick_avoiding(local.random(), &tried, PICKS);
+        let wish = Wish { random: local.random(), hash, subset: &subset, avoid: &tried, picks: PICKS };
+        let picked = destination.as_ref().or_else(|| cluster.choose(&wish));
         let Some(endpoint) = picked.filter(|e| !tried.contains(&e.id)) else { break };
         tried.push(endpoint.id);
         last.attempts += 1;
@@ -219,9 +226,11 @@ mod tests {
             ..WeightedCluster::default()
         };
         let two = [cluster("a", 1), cluster("b", 3)];
-        let picks: Vec<_> = (0..8).filter_map(|random| pick_weighted(&two, random)).collect();
+        let picks: Vec<_> =
+            (0..8).filter_map(|random| pick_weighted(&two, random)).map(|c| c.cluster.as_str()).collect();
         assert_eq!(picks, ["a", "b", "b", "b", "a", "b", "b", "b"]);
-        assert_eq!(pick_weighted(&[cluster("a", 0)], 7), Some("a"));
+        let none = [cluster("a", 0)];
+        assert_eq!(pick_weighted(&none, 7), none.first());
         assert_eq!(pick_weighted(&[], 7), None);
     }
 }

@@ -12,7 +12,7 @@ mod pool;
 mod rest;
 mod watch;
 
-pub use body::{BodyTally, Outgoing, Replay};
+pub use body::{BodyTally, FillError, Outgoing, Replay};
 pub use connect::{ConnectError, Connected, Stream, connect};
 pub use lease::{Lease, Sent};
 pub use mirrors::{MirrorSeat, Mirrors};

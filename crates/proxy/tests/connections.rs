@@ -87,6 +87,7 @@ fn listener(name: &str, chains: Vec<FilterChain>) -> Listener {
     Listener {
         name: name.into(),
         address: Some("127.0.0.1:0".parse().unwrap()),
+        binding: Default::default(),
         inspect: Inspection::default(),
         chains,
         default_chain: None,

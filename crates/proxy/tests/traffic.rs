@@ -34,7 +34,7 @@ fn faulty(fault: Fault) -> FilterSettings {
 }
 
 fn aborting(answer: AbortAnswer) -> Fault {
-    Fault { abort: Some(Abort { answer, share: ALL }), ..Fault::default() }
+    Fault { abort: Some(Abort::new(answer, ALL)), ..Fault::default() }
 }
 
 fn name(response: &Response<Bytes>, header: &str) -> String {
@@ -94,6 +94,8 @@ fn mirrored(mirrors: &[&str]) -> Forward {
         share: None,
         keep_host: false,
         trace_sampled: None,
+        host: None,
+        edits: Vec::new(),
     });
     Forward { mirrors: mirrors.collect(), ..to("a") }
 }

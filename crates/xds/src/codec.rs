@@ -18,17 +18,24 @@ mod condition;
 mod endpoint;
 mod filter;
 mod forward;
+mod header_case;
 mod headers;
 mod health;
 mod http;
+mod http_filter;
 mod limits;
 mod listener;
+mod local_reply;
+mod log_filter;
+mod mutation;
 mod network;
 mod outlier;
 mod place;
 mod retry;
+mod rewrite;
 mod route;
 mod secret;
+mod small_filter;
 mod spread;
 mod text;
 mod tls;
@@ -49,6 +56,8 @@ mod listener_strategies;
 mod refusal_tests;
 #[cfg(test)]
 mod round_trip_tests;
+#[cfg(test)]
+mod shaping_strategies;
 #[cfg(test)]
 mod spread_strategies;
 #[cfg(test)]

@@ -14,13 +14,17 @@ use testing::upstream::Upstream;
 
 mod answers;
 mod balancing;
+mod bench;
 mod case;
 mod failing;
 mod framing;
 mod headers;
 mod matching;
+mod original;
 mod protocols;
+mod replies;
 mod rewriting;
+mod shaping;
 mod traffic;
 
 /// A proxy with upstreams of its own, so that what they saw is known to come from it.
@@ -33,7 +37,7 @@ struct Side {
 }
 
 impl Side {
-    fn start(name: &'static str, command: impl FnOnce(&str) -> Command) -> Self {
+    fn start(name: &'static str, bootstrap: &str, command: impl FnOnce(&str) -> Command) -> Self {
         let upstreams = [Upstream::start("one"), Upstream::start("two")];
         let [admin, main, paths, unescaped, tcp, strict, dropping, proxied] = free_ports();
         let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
@@ -52,7 +56,7 @@ impl Side {
         ];
         let fill =
             |text: String, (name, port): (&str, u16)| text.replace(&format!("@{name}@"), &port.to_string());
-        let bootstrap = ports.into_iter().fold(include_str!("bootstrap.yaml").to_owned(), fill);
+        let bootstrap = ports.into_iter().fold(bootstrap.to_owned(), fill);
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("bootstrap.yaml");
         std::fs::write(&file, bootstrap).unwrap();
@@ -76,16 +80,16 @@ impl Side {
         side
     }
 
-    fn envoy() -> Self {
-        Self::start("envoy", |bootstrap| {
+    fn envoy(bootstrap: &str) -> Self {
+        Self::start("envoy", bootstrap, |bootstrap| {
             let mut command = Command::new(testing::peers::envoy());
             command.args(["-c", bootstrap, "--disable-hot-restart", "--concurrency", "1", "-l", "warn"]);
             command
         })
     }
 
-    fn ieum() -> Self {
-        Self::start("ieum", |bootstrap| {
+    fn ieum(bootstrap: &str) -> Self {
+        Self::start("ieum", bootstrap, |bootstrap| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_ieum"));
             command.args(["proxy", "--bootstrap", bootstrap]);
             command
@@ -102,9 +106,16 @@ impl Side {
     }
 }
 
+const BOOTSTRAP: &str = include_str!("bootstrap.yaml");
+
 /// Runs cases at both proxies and fails with all that is wrong.
 fn compare(cases: Vec<Case>) {
-    let (envoy, ieum) = (Side::envoy(), Side::ieum());
+    compare_in(BOOTSTRAP, cases);
+}
+
+/// The same with another configuration.
+fn compare_in(bootstrap: &str, cases: Vec<Case>) {
+    let (envoy, ieum) = (Side::envoy(bootstrap), Side::ieum(bootstrap));
     let mut wrong = Vec::new();
     for case in &cases {
         let (theirs, ours) = std::thread::scope(|scope| {
@@ -174,7 +185,7 @@ fn protocols_meet_as_in_envoy() {
 #[test]
 fn weights_are_kept_as_in_envoy() {
     const REQUESTS: usize = 2000;
-    for side in [Side::envoy(), Side::ieum()] {
+    for side in [Side::envoy(BOOTSTRAP), Side::ieum(BOOTSTRAP)] {
         let mut connection = Connection::open(side.listeners.main);
         let request = case::request("split", "GET", "/split", &[], "");
         let second = (0..REQUESTS).filter(|_| {
@@ -195,4 +206,29 @@ fn faults_mirrors_origins_and_limits_are_those_of_envoy() {
 #[test]
 fn endpoints_are_picked_limited_and_left_out_as_in_envoy() {
     compare(balancing::cases());
+}
+
+#[test]
+fn requests_and_answers_are_shaped_as_by_envoy() {
+    compare_in(shaping::BOOTSTRAP, shaping::cases());
+}
+
+#[test]
+fn answers_are_mapped_and_edited_as_by_envoy() {
+    compare_in(shaping::BOOTSTRAP, replies::cases());
+}
+
+#[test]
+fn retries_leave_out_what_envoy_leaves_out_and_sessions_stay_as_with_envoy() {
+    for side in [Side::envoy(shaping::BOOTSTRAP), Side::ieum(shaping::BOOTSTRAP)] {
+        for path in ["/retry-canary", "/retry-metadata"] {
+            let (again, retried) = shaping::left_out(&side, path);
+            assert_eq!((again, retried), (0, 40), "{} {path}", side.name);
+        }
+        for (path, header) in [("/session", "set-cookie"), ("/header-session", "x-stay")] {
+            let (reached, given) = shaping::session(&side, path, header);
+            assert!(!given.is_empty(), "{} {path}", side.name);
+            assert!(reached.iter().all(|whom| *whom == reached[0]), "{} {path}: {reached:?}", side.name);
+        }
+    }
 }

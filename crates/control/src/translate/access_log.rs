@@ -71,7 +71,7 @@ pub(super) fn access_logs(world: &World, found: &mut Vec<Diagnostic>) -> Vec<Acc
         default_format(json)
     });
     let path = settings.access_log_file.clone();
-    format.map(|format| AccessLog { path, format }).into_iter().collect()
+    format.map(|format| AccessLog::new(path, format)).into_iter().collect()
 }
 
 fn default_format(json: bool) -> Result<LogFormat, String> {

@@ -271,6 +271,8 @@ fn mirror(cluster: String, share: Fraction) -> Mirror {
         share: Some(share).filter(|share| *share != Fraction::ALL),
         keep_host: false,
         trace_sampled: None,
+        host: None,
+        edits: Vec::new(),
     }
 }
 

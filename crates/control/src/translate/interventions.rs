@@ -37,6 +37,7 @@ pub(super) fn filters(rule: &HttpRoute, place: &mut Place<'_>) -> Option<Box<Fil
     let settings = FilterSettings {
         fault: rule.fault.as_ref().and_then(fault).map(Setting::Use),
         cors: rule.cors_policy.as_ref().map(|written| Setting::Use(cors(written, place))),
+        ..FilterSettings::default()
     };
     settings.boxed()
 }
@@ -65,7 +66,7 @@ fn abort(written: &FaultAbort) -> Option<Abort> {
         Some(status) => AbortAnswer::Http(u16::try_from(status).ok()?),
         None => AbortAnswer::Grpc(written.grpc_status.as_ref().and_then(grpc)?),
     };
-    Some(Abort { answer, share })
+    Some(Abort::new(answer, share))
 }
 
 fn cors(written: &CorsPolicy, place: &mut Place<'_>) -> Cors {

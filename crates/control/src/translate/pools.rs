@@ -52,6 +52,7 @@ pub(super) fn connections(policy: &Policy, mesh: Option<&TcpKeepalive>) -> Conne
             time: probes.time,
             interval: probes.interval,
         }),
+        ..Connections::default()
     }
 }
 

@@ -64,5 +64,6 @@ pub(super) fn retry_policy(written: &HttpRetry, field: &str, place: &mut Place<'
         back_off_max: base.saturating_mul(10),
         avoid_previous_hosts: avoid,
         host_picks: if avoid { HOST_PICKS } else { 1 },
+        more: None,
     }
 }

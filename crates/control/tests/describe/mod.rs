@@ -198,6 +198,7 @@ fn condition(m: &RouteMatch) -> String {
         PathMatch::Prefix(p) => format!("{p}*"),
         PathMatch::SegmentPrefix(p) => format!("{p}/*"),
         PathMatch::Regex(p) => format!("{p:?}"),
+        PathMatch::Template(t) => t.source().to_owned(),
         PathMatch::Connect => "CONNECT".to_owned(),
     }];
     if !m.case_sensitive {
@@ -224,6 +225,8 @@ fn path(rewrite: &PathRewrite) -> String {
         PathRewrite::Prefix(p) => format!("prefix {p}"),
         PathRewrite::Full(p) => format!("full {p}"),
         PathRewrite::Regex(s) => format!("/{}/ -> {}", s.pattern, s.replacement),
+        PathRewrite::Template(t) => format!("template {}", t.source()),
+        PathRewrite::Formatted(t) => format!("full {}", t.source()),
     }
 }
 
@@ -249,6 +252,8 @@ fn action(a: &Action) -> String {
                 HostRewrite::Literal(host) => format!("host={host}"),
                 HostRewrite::Endpoint => "host=endpoint".to_owned(),
                 HostRewrite::Header(name) => format!("host by {name}"),
+                HostRewrite::Path(s) => format!("host /{}/ -> {}", s.pattern, s.replacement),
+                HostRewrite::Formatted(t) => format!("host={}", t.source()),
             }));
             parts.extend(f.timeout.map(|t| format!("timeout {t:?}")));
             parts.extend(f.retry.as_ref().map(|r| format!("retry {}", retries(r))));

@@ -22,6 +22,8 @@ pub struct Spread {
     pub subsets: Option<Subsets>,
     /// The request header that names the original destination, for clusters that are nothing but that.
     pub destination_header: Option<HeaderName>,
+    /// The port that is used instead of the original destination's (`upstream_port_override`).
+    pub destination_port: Option<u16>,
     /// Consistent hashing goes by host names instead of addresses.
     pub hash_host_names: bool,
 }
@@ -36,6 +38,7 @@ impl Default for Spread {
             slow_start: None,
             subsets: None,
             destination_header: None,
+            destination_port: None,
             hash_host_names: false,
         }
     }

@@ -2,9 +2,9 @@
 
 use super::hello::{self, Hello, Look};
 use super::stream::Prefixed;
+use crate::record::Caller;
 use model::listener::{ChainMatch, ConnectionFacts, Listener, Network};
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::AsyncRead;
 
@@ -26,15 +26,13 @@ pub(super) struct Findings {
 
 impl Findings {
     /// Calls `choose` with these findings as facts.
-    pub(super) fn with_facts<T>(
-        &self,
-        destination: SocketAddr,
-        choose: impl FnOnce(&ConnectionFacts<'_>) -> T,
-    ) -> T {
+    pub(super) fn with_facts<T>(&self, caller: &Caller, choose: impl FnOnce(&ConnectionFacts<'_>) -> T) -> T {
         let offered = self.hello.iter().flat_map(|h| &h.protocols).map(String::as_str);
         let protocols: Vec<&str> = offered.chain(self.http).collect();
         choose(&ConnectionFacts {
-            destination,
+            destination: caller.local,
+            source: caller.remote,
+            direct_source: caller.direct.ip(),
             server_name: self.hello.as_ref().and_then(|h| h.server_name.as_deref()),
             is_tls: self.hello.is_some(),
             application_protocols: &protocols,
@@ -76,13 +74,13 @@ pub(super) enum InspectError {
 pub(super) async fn inspect<IO: AsyncRead + Unpin>(
     stream: &mut Prefixed<IO>,
     listener: &Listener,
-    destination: SocketAddr,
+    caller: &Caller,
 ) -> Result<Findings, InspectError> {
     let needs = needs(listener);
     if !needs.tls && !needs.http {
         return Ok(Findings::default());
     }
-    let silent = Findings::default().with_facts(destination, |facts| {
+    let silent = Findings::default().with_facts(caller, |facts| {
         listener.chain_for(facts).is_some_and(|c| matches!(c.network, Network::Tcp(_)))
     });
     let patience = if silent { SHORT_PATIENCE } else { PATIENCE };
@@ -143,6 +141,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use model::listener::{FilterChain, Inspection, TcpProxy};
+    use std::net::SocketAddr;
     use tokio::io::AsyncWriteExt;
 
     fn listener(inspect: Inspection, chains: Vec<ChainMatch>) -> Listener {
@@ -156,6 +155,7 @@ mod tests {
         Listener {
             name: "l".into(),
             address: None,
+            binding: Default::default(),
             inspect,
             chains: chains.into_iter().map(chain).collect(),
             default_chain: None,
@@ -172,9 +172,10 @@ mod tests {
             let _ = client.write_all(bytes).await;
             std::future::pending::<()>().await;
         };
-        let destination = SocketAddr::from(([127, 0, 0, 1], 80));
+        let end = SocketAddr::from(([127, 0, 0, 1], 80));
+        let caller = Caller::new(end, end);
         let found = tokio::select! {
-            found = inspect(&mut stream, listener, destination) => found,
+            found = inspect(&mut stream, listener, &caller) => found,
             () = write => unreachable!(),
         };
         (found, stream.into_parts().0)

@@ -2,6 +2,7 @@
 //! header is bounded; what stands behind the addresses in it is passed over.
 
 use super::stream::Prefixed;
+use crate::record::{Caller, Note};
 use model::listener::ProxyHeader;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -20,6 +21,24 @@ const LENGTH: usize = 4096;
 pub(super) struct Ends {
     pub(super) source: SocketAddr,
     pub(super) destination: SocketAddr,
+}
+
+/// What a header says.
+#[derive(Debug)]
+pub(super) struct Told {
+    ends: Ends,
+    notes: Vec<Note>,
+}
+
+impl Told {
+    /// Lets `caller` be who the header says it is.
+    pub(super) fn tell(self, caller: &mut Caller) {
+        (caller.remote, caller.local) = (self.ends.source, self.ends.destination);
+        caller.is_restored = true;
+        if !self.notes.is_empty() {
+            caller.notes = Some(self.notes.into());
+        }
+    }
 }
 
 /// What stands at the beginning of some bytes.
@@ -48,13 +67,15 @@ pub(super) enum ProxiedError {
 pub(super) async fn ends<IO: AsyncRead + Unpin>(
     stream: &mut Prefixed<IO>,
     wanted: ProxyHeader,
-) -> Result<Option<Ends>, ProxiedError> {
+) -> Result<Option<Told>, ProxiedError> {
     let reading = async {
         loop {
             match header(stream.first()) {
                 Header::Whole(length, ends) => {
+                    let header = stream.first().get(..length).filter(|_| wanted.keeps_tlvs);
+                    let notes = header.map_or(Some(Vec::new()), notes).ok_or(ProxiedError::Bad)?;
                     stream.skip(length);
-                    return Ok(ends);
+                    return Ok(ends.map(|ends| Told { ends, notes }));
                 }
                 Header::Absent if wanted.optional => return Ok(None),
                 Header::Absent | Header::Bad => return Err(ProxiedError::Bad),
@@ -146,6 +167,27 @@ fn second(bytes: &[u8]) -> Header {
     }
 }
 
+/// What stands behind the addresses of a header of version 2; `None` where it is not proper.
+fn notes(header: &[u8]) -> Option<Vec<Note>> {
+    if !header.starts_with(SIGNATURE) {
+        return Some(Vec::new());
+    }
+    let addresses = match header.get(13)? {
+        0x11 => 12,
+        0x21 => 36,
+        _ => return Some(Vec::new()),
+    };
+    let mut rest = header.get(16 + addresses..)?;
+    let mut notes = Vec::new();
+    while let Some((kind, behind)) = rest.split_first() {
+        let (length, behind) = behind.split_first_chunk::<2>()?;
+        let (value, behind) = behind.split_at_checked(u16::from_be_bytes(*length).into())?;
+        notes.push((*kind, value.into()));
+        rest = behind;
+    }
+    Some(notes)
+}
+
 fn with_ports([source, destination]: [IpAddr; 2], ports: &[u8]) -> Option<Ends> {
     let &[a, b, c, d, ..] = ports else { return None };
     Some(Ends {
@@ -212,6 +254,15 @@ mod tests {
         assert_eq!(header(b"\r\n\r\nX"), Header::Absent);
     }
 
+    #[test]
+    fn what_stands_behind_the_addresses_is_read_by_type() {
+        let rest = [&[1; 12][..], &[0xea, 0, 3, 1, b'x', b'y', 4, 0, 0]].concat();
+        let read = notes(&version_2(0x21, 0x11, &rest)).unwrap();
+        assert_eq!(read, [(0xea, Box::from([1, b'x', b'y'])), (4, Box::from([]))]);
+        assert_eq!(notes(&version_2(0x21, 0x11, &rest[..14])), None);
+        assert_eq!(notes(b"PROXY UNKNOWN\r\n"), Some(vec![]));
+    }
+
     #[tokio::test]
     async fn the_header_is_taken_off_and_its_absence_is_forgiven_where_it_may_be_absent() {
         let read = async |bytes: &[u8], optional| {
@@ -219,10 +270,10 @@ mod tests {
             client.write_all(bytes).await.unwrap();
             drop(client);
             let mut stream = Prefixed::new(server);
-            let found = ends(&mut stream, ProxyHeader { optional }).await;
+            let found = ends(&mut stream, ProxyHeader { optional, keeps_tlvs: false }).await;
             let mut rest = Vec::new();
             stream.read_to_end(&mut rest).await.unwrap();
-            (found.map_err(|e| format!("{e:?}")), rest)
+            (found.map(|told| told.map(|told| told.ends)).map_err(|e| format!("{e:?}")), rest)
         };
         let line = b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\nhello";
         let told = ends_of("10.0.0.1:1", "10.0.0.2:2");

@@ -11,6 +11,7 @@ use model::cluster::Cluster;
 use model::endpoint::Endpoint;
 use model::format::Facts;
 use model::header::RequestHead;
+use model::log_filter::ExchangeFacts;
 use model::route::{FilterSettings, Route, Setting, VirtualHost};
 use model::routing::{RouteTable, is_grpc};
 use std::net::SocketAddr;
@@ -26,6 +27,12 @@ pub struct ConnectionRecord {
     pub remote: SocketAddr,
     /// Where it connected to.
     pub local: SocketAddr,
+    /// The socket's peer: the client, or who stands in front of it.
+    pub direct: SocketAddr,
+    /// The kernel or a load balancer said where it was going; its own socket does not show it.
+    pub is_restored: bool,
+    /// What a load balancer said beside that, as it came: type and value.
+    pub notes: Option<Arc<[Note]>>,
     /// SNI, when TLS.
     pub server_name: Option<Box<str>>,
     /// TLS version as Envoy writes it (`TLSv1.3`); `None` for plaintext.
@@ -38,7 +45,43 @@ pub struct ConnectionRecord {
     pub chain: Box<str>,
 }
 
+/// What a load balancer says of a connection beside its ends (a TLV of the PROXY protocol).
+pub type Note = (u8, Box<[u8]>);
+
+/// Who a connection to an endpoint is made for.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The client.
+    pub remote: SocketAddr,
+    /// Where it wanted to go.
+    pub local: SocketAddr,
+    /// The socket's peer.
+    pub direct: SocketAddr,
+    /// See [`ConnectionRecord::is_restored`].
+    pub is_restored: bool,
+    /// See [`ConnectionRecord::notes`].
+    pub notes: Option<Arc<[Note]>>,
+}
+
+impl Caller {
+    /// One who came straight to where it wanted to go.
+    pub fn new(remote: SocketAddr, local: SocketAddr) -> Self {
+        Self { remote, local, direct: remote, is_restored: false, notes: None }
+    }
+}
+
 impl ConnectionRecord {
+    /// Who connections to endpoints are made for.
+    pub fn caller(&self) -> Caller {
+        Caller {
+            remote: self.remote,
+            local: self.local,
+            direct: self.direct,
+            is_restored: self.is_restored,
+            notes: self.notes.clone(),
+        }
+    }
+
     /// Both sides proved who they are.
     pub fn is_mutual_tls(&self) -> bool {
         self.peer_uri.is_some()
@@ -147,6 +190,8 @@ pub struct Exchange {
     pub request_end: Option<Instant>,
     /// When the endpoint's first byte came in.
     pub response_start: Option<Instant>,
+    /// It is a health check of this proxy, which was answered here.
+    pub is_health_check: bool,
     recorder: Arc<Recorder>,
     connection: Arc<ConnectionRecord>,
     pub(super) client: SocketAddr,
@@ -191,6 +236,7 @@ impl Exchange {
             bytes_sent: 0,
             request_end: None,
             response_start: None,
+            is_health_check: false,
             recorder: Arc::clone(recorder),
             connection: Arc::clone(connection),
             client: request.map_or(connection.remote, |r| r.client),
@@ -248,6 +294,11 @@ impl Exchange {
         response: Option<&'a HeaderMap>,
     ) -> impl Facts + 'a {
         View { exchange: self, end: Instant::now(), messages: Some(Messages { request, response }) }
+    }
+
+    /// The same for conditions.
+    pub fn conditions<'a>(&'a self, request: &'a RequestHead<'a>) -> impl ExchangeFacts + 'a {
+        View { exchange: self, end: Instant::now(), messages: Some(Messages { request, response: None }) }
     }
 
     /// Its end: logs and metrics are written. The same happens when it is dropped.

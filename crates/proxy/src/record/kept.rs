@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName};
 use model::field::FieldName;
 use model::format::{Command, Simple, Template};
 use model::header::joined;
+use model::log_filter::LogFilter;
 
 /// A longer value is cut.
 const LONGEST_VALUE: usize = 8 * 1024;
@@ -22,7 +23,10 @@ impl Wanted {
     pub(super) fn add(&mut self, template: &Template) {
         for command in template.commands() {
             match command {
-                Command::RequestHeader(name, other) => {
+                Command::QueryParameter(_) if !self.request.contains(&FieldName::Path) => {
+                    self.request.push(FieldName::Path);
+                }
+                Command::RequestHeader(name, other) | Command::RequestHeaderWithoutQuery(name, other) => {
                     for name in Some(name).into_iter().chain(other) {
                         // Our own, and nothing to be believed when a client sends it: the path kept is the original.
                         if name.as_str() != "x-envoy-original-path" && !self.request.contains(name) {
@@ -38,6 +42,19 @@ impl Wanted {
                 Command::ResponseTrailer(name) => push_field(&mut self.trailers, name),
                 Command::Simple(Simple::TraceId) => self.trace_id = true,
                 _ => {}
+            }
+        }
+    }
+}
+
+impl Wanted {
+    /// What a condition looks at.
+    pub(super) fn add_condition(&mut self, filter: &LogFilter) {
+        let mut names = Vec::new();
+        filter.headers(&mut names);
+        for name in names {
+            if !self.request.contains(name) {
+                self.request.push(name.clone());
             }
         }
     }

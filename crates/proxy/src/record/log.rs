@@ -6,6 +6,7 @@ use super::sink::{Sink, Sinks};
 use super::view::{View, write_json_text, write_json_value};
 use model::format::{Command, Template};
 use model::listener::{AccessLog, LogFormat};
+use model::log_filter::LogFilter;
 use model::metadata::Value;
 use std::io::Write;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub(super) struct Logs {
 pub(super) struct Output {
     pub(super) sink: Arc<Sink>,
     line: Line,
+    filter: Option<LogFilter>,
+    omit_empty: bool,
 }
 
 enum Line {
@@ -54,7 +57,11 @@ impl Logs {
                         .collect(),
                 ),
             };
-            Output { sink: sinks.sink(&log.path), line }
+            if let Some(filter) = &log.filter {
+                wanted.add_condition(filter);
+            }
+            let (filter, omit_empty) = (log.filter.clone(), log.omit_empty);
+            Output { sink: sinks.sink(&log.path), line, filter, omit_empty }
         });
         let outputs = outputs.collect();
         Some(Self { wanted, outputs })
@@ -62,18 +69,31 @@ impl Logs {
 }
 
 impl Output {
+    /// Whether it has a line for such an exchange.
+    pub(super) fn takes(&self, view: &View<'_>) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.holds(view))
+    }
+
     /// Appends the line.
     pub(super) fn write(&self, view: &View<'_>, out: &mut Vec<u8>) {
         match &self.line {
-            Line::Text(template) => template.write(view, "-", out),
+            Line::Text(template) => template.write(view, if self.omit_empty { "" } else { "-" }, out),
             Line::Json(fields) => {
                 out.push(b'{');
-                for (at, (key, template)) in fields.iter().enumerate() {
-                    if at > 0 {
+                let mut is_first = true;
+                for (key, template) in fields {
+                    let start = out.len();
+                    if !is_first {
                         out.push(b',');
                     }
                     out.extend_from_slice(key);
+                    let value_at = out.len();
                     write_json_field(template, view, out);
+                    if self.omit_empty && out.get(value_at..) == Some(b"null") {
+                        out.truncate(start);
+                    } else {
+                        is_first = false;
+                    }
                 }
                 out.extend_from_slice(b"}\n");
             }

@@ -107,7 +107,7 @@ fn json_keeps_numbers_numbers_escapes_text_and_names_the_rule_that_decided() {
         ("flags", "%RESPONSE_FLAGS%"),
     ];
     let fields = fields.map(|(k, v)| (k.to_owned(), Template::parse(v).unwrap()));
-    let log = AccessLog { path: path.to_str().unwrap().into(), format: LogFormat::Json(fields.to_vec()) };
+    let log = AccessLog::new(path.to_str().unwrap(), LogFormat::Json(fields.to_vec()));
     let telemetry = Telemetry::new(node("productpage", "v1"));
     let recorder = Recorder::http(&telemetry, &manager(vec![log]), &listener(Direction::Outbound));
     outbound_exchange(&recorder).finish();

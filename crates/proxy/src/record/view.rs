@@ -41,6 +41,22 @@ impl Facts for View<'_> {
             Command::RequestHeader(name, other) => {
                 text(self.request(name).or_else(|| self.request(other.as_ref()?)), out)
             }
+            Command::RequestHeaderWithoutQuery(name, other) => {
+                let value = self.request(name).or_else(|| self.request(other.as_ref()?));
+                let end = value.as_ref().and_then(|v| v.iter().position(|b| *b == b'?'));
+                text(value.map(|v| v.get(..end.unwrap_or(v.len())).unwrap_or_default().to_vec().into()), out)
+            }
+            Command::QueryParameter(name) => {
+                let path = self.request(&FieldName::Path);
+                let path = path.as_deref().and_then(|path| std::str::from_utf8(path).ok());
+                let query = path.and_then(|path| path.split_once('?')).map(|(_, query)| query);
+                let mut pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+                let found = pairs.find(|(other, _)| other == name).map(|(_, value)| value.as_bytes());
+                text(found.map(Cow::Borrowed), out)
+            }
+            Command::Environment(name) => {
+                text(std::env::var(name).ok().map(|value| value.into_bytes().into()), out)
+            }
             Command::ResponseHeader(name, other) => {
                 text(self.response(name).or_else(|| self.response(other.as_ref()?)), out)
                     || self.service_time(name).is_some_and(|millis| write!(out, "{millis}").is_ok())
@@ -73,7 +89,7 @@ impl View<'_> {
         Some((self.exchange.kept.as_ref()?, &self.exchange.recorder().logs.as_ref()?.wanted))
     }
 
-    fn request(&self, name: &FieldName) -> Option<Cow<'_, [u8]>> {
+    pub(super) fn request(&self, name: &FieldName) -> Option<Cow<'_, [u8]>> {
         match self.messages {
             Some(messages) => messages.request.value(name),
             None => self.kept().and_then(|(kept, wanted)| kept.request(wanted, name)).map(Cow::Borrowed),
@@ -150,6 +166,26 @@ impl View<'_> {
                 let reason = exchange.transport_failure.as_deref();
                 text(reason.map(|r| r.replace(|c: char| c.is_control(), " ")).as_deref(), out)
             }
+            Simple::ResponseFlagsLong => text(long_flags(exchange.flags).as_deref(), out),
+            Simple::UpstreamHostName => match upstream.map(|u| (u, u.endpoint.hostname.as_str())) {
+                None => false,
+                Some((upstream, "")) => write!(out, "{}", upstream.address).is_ok(),
+                Some((_, name)) => text(Some(name), out),
+            },
+            Simple::UpstreamHostNameWithoutPort => {
+                match upstream.map(|u| (u, u.endpoint.hostname.as_str())) {
+                    None => false,
+                    Some((upstream, "")) => write!(out, "{}", upstream.address.ip()).is_ok(),
+                    Some((_, name)) => text(Some(model::rewrite::split_authority(name).0), out),
+                }
+            }
+            Simple::UpstreamRemoteAddress => upstream.is_some_and(|u| write!(out, "{}", u.address).is_ok()),
+            Simple::UpstreamRemoteAddressWithoutPort => {
+                upstream.is_some_and(|u| write!(out, "{}", u.address.ip()).is_ok())
+            }
+            Simple::UpstreamLocalAddressWithoutPort => {
+                upstream.and_then(|u| u.local).is_some_and(|a| write!(out, "{}", a.ip()).is_ok())
+            }
             Simple::UpstreamHost => upstream.is_some_and(|u| write!(out, "{}", u.address).is_ok()),
             Simple::UpstreamCluster | Simple::UpstreamClusterRaw => {
                 text(exchange.cluster.as_ref().map(|c| c.name.as_str()), out)
@@ -157,13 +193,18 @@ impl View<'_> {
             Simple::UpstreamLocalAddress => {
                 upstream.and_then(|u| u.local).is_some_and(|a| write!(out, "{a}").is_ok())
             }
+            Simple::DownstreamDirectLocalAddress => write!(out, "{}", connection.local).is_ok(),
+            Simple::DownstreamDirectLocalAddressWithoutPort => {
+                write!(out, "{}", connection.local.ip()).is_ok()
+            }
+            Simple::DownstreamLocalUriSan => text(connection.own_uri.as_deref(), out),
             Simple::DownstreamLocalAddress => write!(out, "{}", connection.local).is_ok(),
             Simple::DownstreamLocalAddressWithoutPort => write!(out, "{}", connection.local.ip()).is_ok(),
             Simple::DownstreamRemoteAddress => write!(out, "{}", exchange.client).is_ok(),
             Simple::DownstreamRemoteAddressWithoutPort => write!(out, "{}", exchange.client.ip()).is_ok(),
-            Simple::DownstreamDirectRemoteAddress => write!(out, "{}", connection.remote).is_ok(),
+            Simple::DownstreamDirectRemoteAddress => write!(out, "{}", connection.direct).is_ok(),
             Simple::DownstreamDirectRemoteAddressWithoutPort => {
-                write!(out, "{}", connection.remote.ip()).is_ok()
+                write!(out, "{}", connection.direct.ip()).is_ok()
             }
             Simple::DownstreamPeerUriSan => text(connection.peer_uri.as_deref(), out),
             Simple::UpstreamPeerUriSan => text(upstream.and_then(|u| u.peer_uri.as_deref()), out),
@@ -204,11 +245,49 @@ impl View<'_> {
             Simple::ResponseDuration => exchange.response_start.map(since_start),
             Simple::RequestDuration => exchange.request_end.map(since_start),
             Simple::UpstreamRequestAttemptCount => Some(u64::from(exchange.attempts)),
+            Simple::ResponseTxDuration => {
+                let from = exchange.response_start?;
+                Some(self.end.saturating_duration_since(from).as_millis() as u64)
+            }
+            Simple::UpstreamRemotePort => exchange.upstream.as_ref().map(|u| u64::from(u.address.port())),
+            Simple::UpstreamLocalPort => Some(u64::from(exchange.upstream.as_ref()?.local?.port())),
+            Simple::DownstreamDirectLocalPort => Some(u64::from(exchange.connection().local.port())),
+            Simple::DownstreamRemotePort => Some(u64::from(exchange.client.port())),
+            Simple::DownstreamDirectRemotePort => Some(u64::from(exchange.connection().remote.port())),
             Simple::DownstreamLocalPort => Some(u64::from(exchange.connection().local.port())),
             Simple::ConnectionId => Some(exchange.connection().id),
             Simple::GrpcStatusNumber => exchange.grpc_status.map(u64::from),
             _ => None,
         }
+    }
+}
+
+/// Envoy's names for flags; `None` where there are none.
+fn long_flags(flags: &str) -> Option<String> {
+    const NAMES: [(&str, &str); 14] = [
+        ("UH", "NoHealthyUpstream"),
+        ("UT", "UpstreamRequestTimeout"),
+        ("UF", "UpstreamConnectionFailure"),
+        ("UC", "UpstreamConnectionTermination"),
+        ("UO", "UpstreamOverflow"),
+        ("NR", "NoRouteFound"),
+        ("DI", "DelayInjected"),
+        ("FI", "FaultInjected"),
+        ("DC", "DownstreamConnectionTermination"),
+        ("URX", "UpstreamRetryLimitExceeded"),
+        ("SI", "StreamIdleTimeout"),
+        ("DT", "DurationTimeout"),
+        ("UPE", "UpstreamProtocolError"),
+        ("NC", "NoClusterFound"),
+    ];
+    let long = |flag: &str| match NAMES.iter().find(|(short, _)| *short == flag) {
+        Some((_, long)) => (*long).to_owned(),
+        None if flag == "DPE" => "DownstreamProtocolError".to_owned(),
+        None => flag.to_owned(),
+    };
+    match flags {
+        "-" | "" => None,
+        flags => Some(flags.split(',').map(long).collect::<Vec<_>>().join(",")),
     }
 }
 

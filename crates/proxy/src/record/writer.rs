@@ -189,7 +189,7 @@ impl Shared {
         for (exchange, end) in &entries {
             let Some(logs) = &exchange.recorder().logs else { continue };
             let view = View { exchange, end: *end, messages: None };
-            for output in &logs.outputs {
+            for output in logs.outputs.iter().filter(|output| output.takes(&view)) {
                 self.append(&mut batches, output, &view);
             }
         }

@@ -124,6 +124,18 @@ impl Answer {
         self.status.as_u16()
     }
 
+    pub(super) fn set_status(&mut self, status: u16) {
+        self.status = StatusCode::from_u16(status).unwrap_or(self.status);
+    }
+
+    pub(super) fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    pub(super) fn set_body(&mut self, body: Bytes) {
+        self.body = body;
+    }
+
     pub(super) fn headers_mut(&mut self) -> &mut HeaderMap {
         &mut self.headers
     }

@@ -97,7 +97,8 @@ pub(super) fn levels<'t>(
     levels
 }
 
-fn filled(
+/// A template filled in; `None` where this is no value of a header.
+pub(super) fn filled(
     template: &Template,
     exchange: &Exchange,
     request: &RequestHead<'_>,
@@ -108,7 +109,18 @@ fn filled(
     HeaderValue::from_bytes(&out).ok()
 }
 
-fn apply(edit: &HeaderEdit, value: Option<HeaderValue>, headers: &mut HeaderMap, out: Option<&mut Outbound>) {
+/// Puts a value into fields alone.
+pub(super) fn apply_fields(edit: &HeaderEdit, value: Option<&[u8]>, headers: &mut HeaderMap) {
+    apply(edit, value.and_then(|value| HeaderValue::from_bytes(value).ok()), headers, None);
+}
+
+/// Puts a value in.
+pub(super) fn apply(
+    edit: &HeaderEdit,
+    value: Option<HeaderValue>,
+    headers: &mut HeaderMap,
+    out: Option<&mut Outbound>,
+) {
     let Some(value) = value.filter(|v| edit.keep_empty || !v.is_empty()) else { return };
     let name = match (&edit.name, out) {
         (FieldName::Field(name), _) => name,

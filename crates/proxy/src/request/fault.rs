@@ -10,6 +10,7 @@ use http::Response;
 use http::request::Parts;
 use model::fault::{AbortAnswer, Fault, FaultDecision};
 use model::filter::Setting;
+use model::log_filter::grpc_status_of;
 use model::route::{Action, Target};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -96,21 +97,11 @@ impl Stage<'_> {
             AbortAnswer::Grpc(status) => (200, status),
             AbortAnswer::Header => (503, grpc_status_of(503)),
         };
-        let answer: Answer = self.refusal.answer_with(status, grpc_status, TOKEN, WORDS);
+        let abort = configured(self.http, taken).and_then(|fault| fault.abort.as_ref());
+        let words = abort.map(|abort| abort.body.as_str()).filter(|body| !body.is_empty()).unwrap_or(WORDS);
+        let answer: Answer = self.refusal.answer_with(status, grpc_status, TOKEN, words);
         // As in Envoy, only routes that send on have edits for answers that are not their own.
         let sends_on = taken.route().is_some_and(|route| matches!(route.action, Action::Forward(_)));
         self.local_answer(exchange, answer, sends_on.then_some(Edits { taken, weighted: None, parts }))
-    }
-}
-
-/// The gRPC status for an HTTP status (gRPC, "HTTP to gRPC Status Code Mapping").
-fn grpc_status_of(status: u16) -> u32 {
-    match status {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502 | 503 | 504 => 14,
-        _ => 2,
     }
 }

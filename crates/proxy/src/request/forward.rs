@@ -3,9 +3,11 @@
 use super::affinity::{Bound, subset};
 use super::answer::{AnswerBody, UNPROCESSED};
 use super::edits::{self, Edits, Outbound};
+use super::guards::read_whole;
 use super::limits::{deadline, shorten};
 use super::passing::UpstreamBody;
 use super::permit::Permit;
+use super::session::Bond;
 use super::tries::{Exchanged, Message, Tries, bounded};
 use super::{Cause, Stage};
 use crate::failure::Failure;
@@ -39,6 +41,8 @@ pub(super) struct Plan<'p> {
     pub(super) hash: Option<u64>,
     /// The endpoint that the client named, where that is how the cluster's are picked.
     pub(super) destination: Option<Arc<EndpointState>>,
+    /// The endpoint that its session is with; asked once.
+    pub(super) session: Option<Arc<EndpointState>>,
     /// What its endpoint has to be like.
     pub(super) subset: Cow<'p, Criteria>,
 }
@@ -84,20 +88,29 @@ impl Stage<'_> {
             [] => Bound::default(),
             policies => self.bind(policies, &parts),
         };
-        let destination = cluster.destination(&parts.headers);
+        let bond = self.session(taken, &parts.headers);
+        let session = match bond.as_ref().map(|bond| bond.endpoint(cluster)) {
+            Some(Err(cause)) => {
+                return self.session_lost(exchange, cause, &bond, Edits { taken, weighted, parts: &parts });
+            }
+            Some(Ok(endpoint)) => endpoint,
+            None => None,
+        };
+        let destination = cluster.destination(&parts.headers, &self.context.connection.caller());
         let subset = subset(forward, weighted);
-        let plan = Plan { taken, forward, weighted, cluster, hash, destination, subset };
+        let plan = Plan { taken, forward, weighted, cluster, hash, destination, session, subset };
         if parts.method == Method::CONNECT {
             return self.connect(exchange, &plan, &mut parts).await;
         }
         let mut out = Outbound::new(&self.head);
+        self.mutate_request(&exchange, taken, &mut parts, &mut out);
         self.edit_request(&exchange, taken, weighted, &mut parts, &mut out);
-        let host_from_endpoint = self.rewrite(&plan, &mut parts, &mut out);
+        let host_from_endpoint = self.rewrite(&exchange, &plan, &mut parts, &mut out);
         let upgrade = self.granted_upgrade(forward, &mut parts);
         let replay = Replay::new(body);
         let tally = replay.tally().clone();
         if !forward.mirrors.is_empty() && upgrade.is_none() {
-            self.mirror(&plan, &parts, &out, &replay);
+            self.mirror(&exchange, &plan, &parts, &out, &replay);
         }
         let silence = forward.idle_timeout.or(self.http.manager.stream_idle_timeout);
         if let Some(limit) = silence.filter(|limit| !limit.is_zero()) {
@@ -114,6 +127,11 @@ impl Stage<'_> {
             host_from_endpoint,
         };
         let mut deadline = deadline;
+        if let Some(max) = self.body_limit(taken)
+            && let Err(cause) = bounded(read_whole(&replay, max), &mut deadline, &tally).await
+        {
+            return self.refuse_on_route(exchange, cause, Edits { taken, weighted, parts: message.parts });
+        }
         let mut tries = Tries::new(self, &plan, message, replay);
         let outcome = bounded(tries.run(&mut exchange), &mut deadline, &tally).await;
         exchange.bytes_received = tally.bytes.get();
@@ -137,6 +155,9 @@ impl Stage<'_> {
                 if let Some(cookie) = cookie {
                     head.headers.append(SET_COOKIE, cookie);
                 }
+                if let (Some(bond), Some(upstream)) = (&bond, &exchange.upstream) {
+                    bond.write(upstream.address, &mut head.headers);
+                }
                 let body = UpstreamBody::new(body, lease, exchange, tally, deadline);
                 let mut response = Response::new(AnswerBody::from(body));
                 *response.status_mut() = head.status;
@@ -144,6 +165,21 @@ impl Stage<'_> {
                 response
             }
         }
+    }
+
+    fn session_lost(
+        &self,
+        exchange: Box<Exchange>,
+        cause: Cause,
+        bond: &Option<Bond<'_>>,
+        edits: Edits<'_>,
+    ) -> Response<AnswerBody> {
+        let mut response = self.refuse_on_route(exchange, cause, edits);
+        let status = bond.as_ref().map_or(503, Bond::refusal_status);
+        if let Ok(status) = StatusCode::from_u16(status) {
+            *response.status_mut() = status;
+        }
+        response
     }
 
     fn cluster_missing(
@@ -162,7 +198,7 @@ impl Stage<'_> {
     }
 
     /// Rewrites authority and path. Returns whether the authority is the endpoint's, once that is known.
-    fn rewrite(&self, plan: &Plan<'_>, parts: &mut Parts, out: &mut Outbound) -> bool {
+    fn rewrite(&self, exchange: &Exchange, plan: &Plan<'_>, parts: &mut Parts, out: &mut Outbound) -> bool {
         let mut from_endpoint = false;
         match &plan.forward.host_rewrite {
             None => {}
@@ -171,6 +207,11 @@ impl Stage<'_> {
             Some(HostRewrite::Header(name)) => {
                 if let Some(host) = parts.headers.get(name).and_then(|v| v.to_str().ok()) {
                     out.authority = host.to_owned();
+                }
+            }
+            Some(made) => {
+                if let Some(host) = self.made_host(made, exchange, parts, out) {
+                    out.authority = host;
                 }
             }
         }
@@ -187,8 +228,9 @@ impl Stage<'_> {
         }
         let condition = plan.taken.route().map(|r| &r.condition);
         if let (Some(rewrite), Some(condition)) = (&plan.forward.path_rewrite, condition) {
+            let rewrite = self.made_path(rewrite, exchange, parts);
             let before = std::mem::take(&mut out.target);
-            out.target = rewritten_target(&before, condition, rewrite);
+            out.target = rewritten_target(&before, condition, &rewrite);
             if let Ok(original) = HeaderValue::from_str(&before) {
                 parts.headers.insert(ORIGINAL_PATH, original);
             }
@@ -226,7 +268,10 @@ impl Stage<'_> {
         exchange.edit_response(headers);
         exchange.status = status.as_u16();
         self.edit_answer(exchange, &plan.edits(parts), headers);
+        self.mutate_answer(exchange, Some(plan.taken), headers);
         self.write_grant(headers);
+        let tells = plan.taken.virtual_host().is_some_and(|host| host.attempt_count_in_response);
+        self.sign(headers, tells.then_some(exchange.attempts));
         if let Some(server) = &self.http.server {
             headers.insert(SERVER, server.clone());
         }

@@ -2,6 +2,7 @@
 //! headers added. RFC 9110 sections 7.2 and 7.6, RFC 9112 section 3.2.
 
 use super::answer::REQUEST_ID;
+use super::edits::Outbound;
 use crate::failure::Failure;
 use crate::record::ConnectionRecord;
 use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
@@ -9,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use model::header::RequestHead;
 use model::listener::{HttpConnectionManager, Underscores};
+use model::rewrite::HostStripping;
 use model::route::Redirect;
 use std::net::{IpAddr, SocketAddr};
 
@@ -118,17 +120,17 @@ impl Head {
             join_cookies(&mut parts.headers);
         }
         let mut head = Self {
-            authority: authority(parts),
+            authority: stripped(authority(parts), parts, manager, connection),
             target: parts.uri.path_and_query().map_or("", |p| p.as_str()).into(),
             path_length: parts.uri.path().len(),
             scheme,
-            id: request_id(&mut parts.headers, present.request_id && !is_external, random),
+            id: request_id(&mut parts.headers, present.request_id && !is_external, manager, random),
             client,
             upgrade: None,
             redirects: false,
         };
         let refused = head.make_canonical(parts, &present, manager).err();
-        if refused.is_none() && manager.edge {
+        if refused.is_none() && manager.edge && !manager.keeps_forwarded_for {
             append_forwarded_for(&mut parts.headers, present.forwarded_for, peer);
         }
         (head, refused)
@@ -166,6 +168,13 @@ impl Head {
         Ok(())
     }
 
+    /// Takes on an authority and a target that were edited.
+    pub(super) fn replace(&mut self, edited: Outbound) {
+        self.authority = edited.authority.into();
+        self.path_length = edited.target.find('?').unwrap_or(edited.target.len());
+        self.target = edited.target.into();
+    }
+
     /// The canonical path without the query.
     pub(super) fn path(&self) -> &str {
         self.target.get(..self.path_length).unwrap_or_default()
@@ -200,6 +209,22 @@ fn authority(parts: &mut Parts) -> Box<str> {
     match parts.uri.authority() {
         Some(authority) => authority.as_str().into(),
         None => host.and_then(|h| h.to_str().map(Into::into).ok()).unwrap_or_default(),
+    }
+}
+
+/// The authority without what is configured to be taken off.
+fn stripped(
+    authority: Box<str>,
+    parts: &Parts,
+    manager: &HttpConnectionManager,
+    connection: &ConnectionRecord,
+) -> Box<str> {
+    match manager.stripping == HostStripping::default() {
+        true => authority,
+        false => {
+            let is_connect = parts.method == Method::CONNECT;
+            manager.stripping.strip(&authority, connection.local.port(), is_connect).into()
+        }
     }
 }
 
@@ -339,7 +364,12 @@ fn append_forwarded_for(headers: &mut HeaderMap, is_there: bool, peer: &HeaderVa
 }
 
 /// The id that came with the request where that counts; a new one (UUID version 4) otherwise.
-fn request_id(headers: &mut HeaderMap, keeps: bool, random: impl Fn() -> u64) -> Box<str> {
+fn request_id(
+    headers: &mut HeaderMap,
+    keeps: bool,
+    manager: &HttpConnectionManager,
+    random: impl Fn() -> u64,
+) -> Box<str> {
     if keeps {
         let given = headers.get(REQUEST_ID).and_then(|v| v.to_str().ok());
         if let Some(given) = given.filter(|g| !g.is_empty() && g.len() <= 128) {
@@ -348,7 +378,7 @@ fn request_id(headers: &mut HeaderMap, keeps: bool, random: impl Fn() -> u64) ->
     }
     let digits = uuid(random(), random());
     let id = String::from_utf8_lossy(&digits).into_owned();
-    if let Ok(value) = HeaderValue::from_bytes(&digits) {
+    if let (true, Ok(value)) = (manager.makes_request_id, HeaderValue::from_bytes(&digits)) {
         headers.insert(REQUEST_ID, value);
     }
     id.into()

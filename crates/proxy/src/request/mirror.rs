@@ -5,7 +5,9 @@
 use super::Stage;
 use super::edits::Outbound;
 use super::forward::Plan;
+use super::mutations::mutate_copy;
 use crate::local::Local;
+use crate::record::Exchange;
 use crate::snapshot::ClusterState;
 use crate::upstream::{MirrorSeat, Outgoing, Replay, Sent};
 use http::header::{HOST, HeaderName};
@@ -39,12 +41,19 @@ struct Copy {
 
 impl Stage<'_> {
     /// Sends the copies that the route asks for.
-    pub(super) fn mirror(&self, plan: &Plan<'_>, parts: &Parts, out: &Outbound, replay: &Replay) {
+    pub(super) fn mirror(
+        &self,
+        exchange: &Exchange,
+        plan: &Plan<'_>,
+        parts: &Parts,
+        out: &Outbound,
+        replay: &Replay,
+    ) {
         for mirror in &plan.forward.mirrors {
             if mirror.share.is_some_and(|share| !share.takes(self.context.local.random())) {
                 continue;
             }
-            if let Some(copy) = self.copy(mirror, parts, out, replay) {
+            if let Some(copy) = self.copy(exchange, mirror, parts, out, replay) {
                 let time = plan.forward.timeout.unwrap_or(TIME);
                 tokio::task::spawn_local(async move {
                     // Nobody is interested in how it ends.
@@ -54,7 +63,14 @@ impl Stage<'_> {
         }
     }
 
-    fn copy(&self, mirror: &Mirror, parts: &Parts, out: &Outbound, replay: &Replay) -> Option<Copy> {
+    fn copy(
+        &self,
+        exchange: &Exchange,
+        mirror: &Mirror,
+        parts: &Parts,
+        out: &Outbound,
+        replay: &Replay,
+    ) -> Option<Copy> {
         let name = match &mirror.target {
             MirrorTarget::Cluster(name) => name.as_str(),
             MirrorTarget::Header(name) => parts.headers.get(name)?.to_str().ok()?,
@@ -62,11 +78,12 @@ impl Stage<'_> {
         let cluster = self.snapshot.cluster(name, self.context.local.random())?.clone();
         let local = &self.context.local;
         let seat = local.mirrors().take_seat()?;
-        let authority = match mirror.keep_host {
-            true => out.authority.clone(),
-            false => shadow(&out.authority),
+        let authority = match (&mirror.host, mirror.keep_host) {
+            (Some(host), _) => host.clone(),
+            (None, true) => out.authority.clone(),
+            (None, false) => shadow(&out.authority),
         };
-        let mut headers = parts.headers.clone();
+        let mut headers = mutate_copy(&mirror.edits, exchange, &self.head, parts);
         if let Some(sampled) = mirror.trace_sampled {
             set_sampled(&mut headers, sampled);
         }

@@ -5,6 +5,7 @@ use super::edits::Outbound;
 use super::forward::{Plan, endpoint_host};
 use super::limits::Deadline;
 use super::passing::poll_limits;
+use super::retrying::{asked_pause, choose, shuns, try_limit};
 use super::{Cause, Stage};
 use crate::failure::Failure;
 use crate::record::{Exchange, UpstreamRecord};
@@ -59,6 +60,8 @@ pub(super) struct Tries<'t> {
     is_granted: bool,
     /// An application may have begun with the request.
     begun: bool,
+    /// How long the endpoint asks to wait.
+    asked_pause: Option<std::time::Duration>,
 }
 
 /// How one try ended, when not with an answer that is taken.
@@ -77,7 +80,7 @@ impl<'t> Tries<'t> {
     ) -> Self {
         let policy = plan.forward.retry.as_ref();
         let policy = policy.or_else(|| plan.taken.virtual_host().and_then(|v| v.retry.as_ref()));
-        let policy = policy.filter(|p| p.retries > 0);
+        let policy = policy.filter(|p| p.takes(&stage.head.view(message.parts)));
         if policy.is_none() {
             replay.stop_keeping();
         }
@@ -94,6 +97,7 @@ impl<'t> Tries<'t> {
             trying: None,
             retrying: None,
             is_granted: false,
+            asked_pause: None,
         }
     }
 
@@ -131,20 +135,22 @@ impl<'t> Tries<'t> {
             }
             left -= 1;
             exchange.transport_failure = failed.detail;
-            let pause = policy.back_off(policy.retries - left, self.stage.context.local.random());
+            let pause = self.asked_pause.take();
+            let random = self.stage.context.local.random();
+            let pause = pause.unwrap_or_else(|| policy.back_off(policy.retries - left, random));
             tokio::time::sleep(pause).await;
         }
     }
 
     async fn once(&mut self, exchange: &mut Exchange, may_retry: bool) -> Result<Exchanged, TryFailed> {
-        let limit = self.policy.and_then(|p| p.per_try_timeout);
-        let Some(limit) = limit else { return self.attempt(exchange, may_retry).await };
+        let limit = self.policy.and_then(try_limit);
+        let Some((limit, failure)) = limit else { return self.attempt(exchange, may_retry).await };
         match tokio::time::timeout(limit, self.attempt(exchange, may_retry)).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 self.report(Verdict::TimedOut);
                 Err(TryFailed {
-                    failure: Failure::PerTryTimeout,
+                    failure,
                     detail: Some(format!("no answer within {} ms", limit.as_millis())),
                     retry: self.wants(TryOutcome::PerTryTimeout),
                 })
@@ -217,7 +223,7 @@ impl<'t> Tries<'t> {
         lease: Lease,
         may_retry: bool,
     ) -> Result<Exchanged, TryFailed> {
-        let headers = response.headers();
+        let (headers, random) = (response.headers(), self.stage.context.local.random());
         if may_retry
             && headers.contains_key(UNPROCESSED)
             && lease.peer_uri().is_some()
@@ -235,6 +241,7 @@ impl<'t> Tries<'t> {
         if self.replay.can_repeat() && self.wants(TryOutcome::Answer { status, grpc_status, headers }) {
             if may_retry && self.grant_retry() {
                 self.is_granted = true;
+                self.asked_pause = self.policy.and_then(|p| asked_pause(p, headers, random));
                 let detail = Some(format!("the endpoint answered {status}"));
                 return Err(TryFailed { failure: Failure::UpstreamReset, detail, retry: true });
             }
@@ -251,8 +258,10 @@ impl<'t> Tries<'t> {
             None => (&[][..], 1),
         };
         let wish = Wish { random, hash: self.plan.hash, subset: &self.plan.subset, avoid, picks };
-        let named = self.plan.destination.as_ref();
-        let Some(endpoint) = named.or_else(|| self.plan.cluster.choose(&wish)) else {
+        let session = self.plan.session.as_ref().filter(|_| self.tried.is_empty());
+        let named = self.plan.destination.as_ref().or(session);
+        let shuns = |endpoint: &EndpointState| self.policy.is_some_and(|p| shuns(p, &self.tried, endpoint));
+        let Some(endpoint) = named.or_else(|| choose(self.plan.cluster, &wish, shuns)) else {
             let detail = Some(self.plan.cluster.describe_absence());
             return Err(TryFailed { failure: Failure::NoHealthyEndpoint, detail, retry: false });
         };
@@ -412,11 +421,11 @@ fn is_refused(error: &hyper::Error) -> bool {
 }
 
 /// Runs `tries` until a limit is reached.
-pub(super) async fn bounded(
-    tries: impl Future<Output = Result<Exchanged, Cause>>,
+pub(super) async fn bounded<T>(
+    tries: impl Future<Output = Result<T, Cause>>,
     deadline: &mut Option<Deadline>,
     tally: &BodyTally,
-) -> Result<Exchanged, Cause> {
+) -> Result<T, Cause> {
     let mut tries = std::pin::pin!(tries);
     std::future::poll_fn(|cx| {
         if let Poll::Ready(outcome) = tries.as_mut().poll(cx) {

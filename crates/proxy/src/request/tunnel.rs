@@ -113,9 +113,8 @@ impl Stage<'_> {
         let mut last = Cause::from(Failure::NoHealthyEndpoint);
         while tried.len() < CONNECT_TRIES {
             let random = self.context.local.random();
-            let Some(endpoint) = plan.cluster.pick_avoiding(random, &tried, CONNECT_TRIES as u32) else {
-                break;
-            };
+            let picked = plan.cluster.pick_avoiding(random, &tried, CONNECT_TRIES as u32);
+            let Some(endpoint) = plan.destination.as_ref().or(picked) else { break };
             if tried.contains(&endpoint.id) {
                 break;
             }

@@ -13,14 +13,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use xds::bootstrap::{self, Bootstrap, Problems};
+use xds::bootstrap::{self, Ads, Bootstrap, Node, Problems};
 
 /// How memory is given back; the program that has the allocator knows.
 #[derive(Debug, Clone, Copy)]
 pub struct Memory {
     /// Gives back what the calling thread freed. Called every few seconds on each thread.
     pub tidy: fn(),
-    /// Lets go of pages that can be had again. Called when the proxy rests.
+    /// Lets go of pages that can be had again. Called after the start, and every few seconds while the proxy rests.
     pub forget: fn(),
 }
 
@@ -108,7 +108,8 @@ impl std::error::Error for RunError {}
 
 /// Everything that a proxy begins with.
 pub(super) struct Setup {
-    pub(super) bootstrap: Bootstrap,
+    pub(super) node: Node,
+    pub(super) ads: Option<Ads>,
     pub(super) hub: Hub,
     pub(super) last_good: Option<LastGood>,
     pub(super) concurrency: usize,
@@ -146,7 +147,9 @@ impl Setup {
             concurrency: options.concurrency.unwrap_or(cores).max(1),
             admin_address: options.admin.or(bootstrap.admin),
             telemetry,
-            bootstrap,
+            // Copies: what was read goes back whole, with the thread that read it.
+            node: bootstrap.node.clone(),
+            ads: bootstrap.ads.clone(),
         })
     }
 }

@@ -6,6 +6,7 @@ use super::endpoint::EndpointState;
 use super::transport::Transports;
 use super::usage::{Limited, Permit, Usage};
 use super::{Config, Snapshot};
+use crate::record::Caller;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use model::balance::{Ask, Candidate, Criteria, SUBSET_NAMESPACE, Standing, SubsetTables};
@@ -216,11 +217,24 @@ impl ClusterState {
         self.availability.load(Ordering::Relaxed)
     }
 
-    /// The endpoint that a client named, where that is what this cluster's endpoints are.
-    pub fn destination(&self, headers: &HeaderMap) -> Option<Arc<EndpointState>> {
-        let name = self.config.spread.destination_header.as_ref()?;
-        let address = headers.get(name)?.to_str().ok()?.parse().ok()?;
-        Some(self.destinations.as_ref()?.at(address))
+    /// The endpoint that a client named or wanted to reach, where that is what this cluster's endpoints are.
+    pub fn destination(&self, headers: &HeaderMap, caller: &Caller) -> Option<Arc<EndpointState>> {
+        let destinations = self.destinations.as_ref()?;
+        let spread = &self.config.spread;
+        let header = spread.destination_header.as_ref().and_then(|name| headers.get(name));
+        let named: Option<SocketAddr> = header.and_then(|value| value.to_str().ok()?.parse().ok());
+        let mut address = named.or(caller.is_restored.then_some(caller.local))?;
+        if let Some(port) = spread.destination_port {
+            address.set_port(port);
+        }
+        Some(destinations.at(address))
+    }
+
+    /// Forgets endpoints that clients named once.
+    pub fn sweep(&self) {
+        if let Some(destinations) = &self.destinations {
+            destinations.sweep(self.config.idle_timeout);
+        }
     }
 
     /// Ids of all endpoints, those that clients named among them.
@@ -234,6 +248,9 @@ impl ClusterState {
     /// Why none may be used: how many there are, and what is wrong with them.
     pub fn describe_absence(&self) -> String {
         let name = &self.config.name;
+        if self.destinations.is_some() {
+            return format!("cluster `{name}` leads to where the client wanted to go, which nobody tells");
+        }
         if self.endpoints.is_empty() {
             return format!("cluster `{name}` has no endpoints");
         }
@@ -294,6 +311,17 @@ impl ClusterState {
     /// What it was told of its endpoints, by locality.
     pub fn assignment(&self) -> Option<&Arc<Assignment>> {
         self.assignment.as_ref()
+    }
+
+    /// Endpoints that can be used, and all.
+    pub fn head_count(&self) -> (usize, usize) {
+        (self.usable(), self.endpoints.len())
+    }
+
+    /// The endpoint at this address, if it can be used.
+    pub fn usable_at(&self, address: SocketAddr) -> Option<&Arc<EndpointState>> {
+        let mut there = self.endpoints.iter().filter(|endpoint| endpoint.address == address);
+        there.find(|endpoint| endpoint.standing(&self.config) != Standing::Unhealthy)
     }
 
     /// Number of endpoints that can be used.

@@ -1,6 +1,10 @@
 //! The body of a request on its way to an endpoint: streamed as it comes, and kept up to a bound, so that another try can
 //! send it again.
 
+mod fill;
+
+pub use fill::FillError;
+
 use super::mirrors::{Fed, Feed, MirrorSeat, feed};
 use super::watch::Watch;
 use bytes::Bytes;

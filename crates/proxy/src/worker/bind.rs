@@ -1,5 +1,6 @@
 //! Sockets that listen: one per thread for an address, shared by the kernel; a busy address is an error even so.
 
+use model::listener::Binding;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -8,20 +9,30 @@ use std::net::{SocketAddr, TcpListener};
 const BACKLOG: i32 = 1024;
 
 /// `count` sockets that listen at `address`, or why there are none. Port 0 is the same free port for all of them.
-pub(super) fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+pub(super) fn listen(address: SocketAddr, binding: &Binding, count: usize) -> io::Result<Vec<TcpListener>> {
     if count <= 1 {
-        return Ok(vec![bind(address, false)?]);
+        return Ok(vec![bind(address, binding, false)?]);
     }
     // Sockets that share a port also share it with those of another process of the same user. One that does not share
     // finds out whether somebody is there.
-    let address = bind(address, false)?.local_addr()?;
-    (0..count).map(|_| bind(address, true)).collect()
+    let address = bind(address, binding, false)?.local_addr()?;
+    (0..count).map(|_| bind(address, binding, true)).collect()
 }
 
-fn bind(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, binding: &Binding, is_shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    match address {
+        SocketAddr::V4(_) if binding.transparent => socket.set_ip_transparent_v4(true)?,
+        SocketAddr::V6(_) if binding.transparent => socket.set_ip_transparent_v6(true)?,
+        _ => {}
+    }
+    match address {
+        SocketAddr::V4(_) if binding.freebind => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) if binding.freebind => socket.set_freebind_v6(true)?,
+        _ => {}
     }
     // Connections of a process that ended must not keep the next from listening.
     socket.set_reuse_address(true)?;
@@ -35,10 +46,13 @@ fn bind(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
 }
 
 /// What is wrong, for people: the operating system's text says neither who nor what to do.
-pub(super) fn explain(address: SocketAddr, error: &io::Error) -> String {
+pub(super) fn explain(address: SocketAddr, binding: &Binding, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => format!("{address} is in use by another process"),
         io::ErrorKind::AddrNotAvailable => format!("{address} is not an address of this machine"),
+        io::ErrorKind::PermissionDenied if binding.transparent => {
+            format!("{address}: a transparent listener needs the capability CAP_NET_ADMIN")
+        }
         io::ErrorKind::PermissionDenied => {
             format!("{address}: no permission to listen at port {}", address.port())
         }
@@ -55,14 +69,15 @@ mod tests {
 
     #[test]
     fn all_threads_get_the_same_port_and_another_process_would_not() {
-        let sockets = listen(ANY, 3).unwrap();
+        let plain = Binding::default();
+        let sockets = listen(ANY, &plain, 3).unwrap();
         let address = sockets[0].local_addr().unwrap();
         assert!(sockets.iter().all(|s| s.local_addr().unwrap() == address));
         for count in [1, 3] {
-            let error = listen(address, count).unwrap_err();
-            assert_eq!(explain(address, &error), format!("{address} is in use by another process"));
+            let error = listen(address, &plain, count).unwrap_err();
+            assert_eq!(explain(address, &plain, &error), format!("{address} is in use by another process"));
         }
         drop(sockets);
-        listen(address, 3).unwrap();
+        listen(address, &plain, 3).unwrap();
     }
 }

@@ -6,6 +6,7 @@ use super::{ListenerStatus, Phase, Shared, bind};
 use crate::connection::Stage;
 use crate::notice;
 use crate::snapshot::{Live, Snapshot};
+use model::listener::Binding;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -99,18 +100,19 @@ impl Follower {
 
     /// Opens and closes sockets; the listeners whose address another has.
     fn apply(&mut self, snapshot: &Snapshot) -> Vec<ListenerStatus> {
-        let mut wanted: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+        let mut wanted: BTreeMap<SocketAddr, (&str, &Binding)> = BTreeMap::new();
         let mut doubles = Vec::new();
         for (name, state) in &snapshot.listeners {
-            let Some(address) = state.config.address else { continue };
-            match wanted.get(&address) {
-                Some(other) => doubles.push(ListenerStatus {
-                    name: name.clone(),
-                    address,
-                    bound: Err(format!("{address} belongs to listener {other}")),
-                }),
-                None => {
-                    wanted.insert(address, name);
+            for address in state.config.addresses().filter(|_| !state.config.binding.unbound) {
+                match wanted.get(&address) {
+                    Some((other, _)) => doubles.push(ListenerStatus {
+                        name: name.clone(),
+                        address,
+                        bound: Err(format!("{address} belongs to listener {other}")),
+                    }),
+                    None => {
+                        wanted.insert(address, (name, &state.config.binding));
+                    }
                 }
             }
         }
@@ -119,13 +121,13 @@ impl Follower {
         for address in gone {
             self.close(address);
         }
-        for (address, name) in wanted {
-            self.open(address, name);
+        for (address, (name, binding)) in wanted {
+            self.open(address, name, binding);
         }
         doubles
     }
 
-    fn open(&mut self, address: SocketAddr, name: &str) {
+    fn open(&mut self, address: SocketAddr, name: &str, binding: &Binding) {
         let wait = match self.sockets.get_mut(&address) {
             Some(Place { listener, bound: Ok(_) }) => {
                 if listener != name {
@@ -143,7 +145,7 @@ impl Follower {
             }
             None => None,
         };
-        let bound = match bind::listen(address, self.shared.threads.len()) {
+        let bound = match bind::listen(address, binding, self.shared.threads.len()) {
             Ok(sockets) => {
                 let actual = sockets.first().and_then(|s| s.local_addr().ok()).unwrap_or(address);
                 for (thread, socket) in self.shared.threads.iter().zip(sockets) {
@@ -152,7 +154,7 @@ impl Follower {
                 Ok(actual)
             }
             Err(error) => {
-                let why = bind::explain(address, &error);
+                let why = bind::explain(address, binding, &error);
                 if wait.is_none() {
                     notice::tell(format_args!("{name}: cannot listen: {why}"));
                 }

@@ -168,6 +168,7 @@ impl Proxy {
         let listener = Listener {
             name: "in".into(),
             address: None,
+            binding: Default::default(),
             inspect: Inspection::default(),
             chains: vec![chain],
             default_chain: None,
@@ -206,6 +207,9 @@ impl Proxy {
             id: 1,
             remote: "127.0.0.1:5".parse().unwrap(),
             local: "127.0.0.1:80".parse().unwrap(),
+            direct: "127.0.0.1:5".parse().unwrap(),
+            is_restored: false,
+            notes: None,
             server_name: None,
             tls_version: None,
             peer_uri: peer.map(Into::into),

@@ -2,7 +2,7 @@
 
 use super::place::{Decoded, Place, fields};
 use super::value::{self, extension, pack, type_name, unpack};
-use super::wire_order;
+use super::{log_filter, wire_order};
 use envoy_types::pb::envoy::config::accesslog::v3::{AccessLog as Proto, access_log::ConfigType};
 use envoy_types::pb::envoy::config::core::v3::{
     JsonFormatOptions, SubstitutionFormatString, substitution_format_string::Format,
@@ -27,50 +27,67 @@ pub(crate) fn decode(place: &Place<'_>, logs: &[Proto]) -> Decoded<Vec<AccessLog
 }
 
 fn decode_one(place: &Place<'_>, log: &Proto) -> Decoded<AccessLog> {
-    fields!(place, log => Proto { honoured: name, config_type; ignored: ; refused: filter; });
+    fields!(place, log => Proto { honoured: name, config_type, filter; ignored: ; refused: ; });
+    let filter =
+        filter.as_ref().map(|filter| log_filter::decode(&place.field("filter"), filter)).transpose()?;
     let Some(ConfigType::TypedConfig(any)) = config_type else {
         return Err(place.unsupported(format_args!("access log `{name}` (no type)")));
     };
     let place = place.field("typed_config");
-    match type_name(any) {
-        "envoy.extensions.access_loggers.file.v3.FileAccessLog" => decode_file(&place, &unpack(&place, any)?),
+    let (path, (format, omit_empty)) = match type_name(any) {
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog" => {
+            decode_file(&place, &unpack(&place, any)?)?
+        }
         "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog" => {
             let log: stream::StdoutAccessLog = unpack(&place, any)?;
             let format =
                 log.access_log_format.map(|stream::stdout_access_log::AccessLogFormat::LogFormat(f)| f);
-            Ok(AccessLog { path: "/dev/stdout".to_owned(), format: decode_format(&place, &format)? })
+            ("/dev/stdout".to_owned(), decode_log_format(&place, &format)?)
         }
         "envoy.extensions.access_loggers.stream.v3.StderrAccessLog" => {
             let log: stream::StderrAccessLog = unpack(&place, any)?;
             let format =
                 log.access_log_format.map(|stream::stderr_access_log::AccessLogFormat::LogFormat(f)| f);
-            Ok(AccessLog { path: "/dev/stderr".to_owned(), format: decode_format(&place, &format)? })
+            ("/dev/stderr".to_owned(), decode_log_format(&place, &format)?)
         }
-        _ => Err(place.unsupported(format_args!("access log `{name}` (type {})", any.type_url))),
-    }
+        _ => return Err(place.unsupported(format_args!("access log `{name}` (type {})", any.type_url))),
+    };
+    Ok(AccessLog { path, format, filter, omit_empty })
 }
 
-fn decode_file(place: &Place<'_>, log: &FileAccessLog) -> Decoded<AccessLog> {
+/// A format, and whether commands without a value are left out.
+type Said = (LogFormat, bool);
+
+fn decode_file(place: &Place<'_>, log: &FileAccessLog) -> Decoded<(String, Said)> {
     let format = match &log.access_log_format {
-        None => decode_format(place, &None)?,
-        Some(AccessLogFormat::LogFormat(format)) => decode_format(place, &Some(format.clone()))?,
+        None => return Ok((log.path.clone(), decode_log_format(place, &None)?)),
+        Some(AccessLogFormat::LogFormat(format)) => {
+            return Ok((log.path.clone(), decode_log_format(place, &Some(format.clone()))?));
+        }
         Some(AccessLogFormat::Format(text)) => decode_text(&place.field("format"), text)?,
         Some(AccessLogFormat::JsonFormat(fields)) => decode_json(&place.field("json_format"), fields)?,
         Some(AccessLogFormat::TypedJsonFormat(fields)) => {
             decode_json(&place.field("typed_json_format"), fields)?
         }
     };
-    Ok(AccessLog { path: log.path.clone(), format })
+    Ok((log.path.clone(), (format, false)))
 }
 
-fn decode_format(place: &Place<'_>, format: &Option<SubstitutionFormatString>) -> Decoded<LogFormat> {
+fn decode_log_format(place: &Place<'_>, format: &Option<SubstitutionFormatString>) -> Decoded<Said> {
     let place = place.field("log_format");
-    let Some(format) = format else { return decode_text(&place, DEFAULT_FORMAT) };
+    match format {
+        None => Ok((decode_text(&place, DEFAULT_FORMAT)?, false)),
+        Some(format) => Ok((decode_format(&place, format)?, format.omit_empty_values)),
+    }
+}
+
+/// What lines or bodies look like; whether commands without a value are left out, the caller reads.
+pub(crate) fn decode_format(place: &Place<'_>, format: &SubstitutionFormatString) -> Decoded<LogFormat> {
     fields!(place, format => SubstitutionFormatString {
         honoured: format;
         // A formatter only brings commands along; one that is used and not known is refused as a command.
-        ignored: content_type, formatters, json_format_options;
-        refused: omit_empty_values;
+        ignored: content_type, formatters, json_format_options, omit_empty_values;
+        refused: ;
     });
     match format {
         Some(Format::TextFormat(text)) => decode_text(&place.field("text_format"), text),
@@ -106,8 +123,9 @@ fn decode_json(place: &Place<'_>, fields: &Struct) -> Decoded<LogFormat> {
     Ok(LogFormat::Json(parsed))
 }
 
-pub(crate) fn encode(log: &AccessLog) -> Proto {
-    let (format, uses_metadata) = match &log.format {
+/// The same as it is written.
+pub(crate) fn encode_format(format: &LogFormat, omit_empty: bool) -> SubstitutionFormatString {
+    let (format, uses_metadata) = match format {
         LogFormat::Text(text) => {
             let source = value::encode_text(text.source());
             (Format::TextFormatSource(source), uses_metadata(text))
@@ -121,21 +139,26 @@ pub(crate) fn encode(log: &AccessLog) -> Proto {
         }
     };
     let formatter = || extension("envoy.formatter.metadata", pack(&MetadataFormatter {}));
-    let file = FileAccessLog {
-        path: log.path.clone(),
-        access_log_format: Some(AccessLogFormat::LogFormat(SubstitutionFormatString {
-            // So that Envoy writes keys in the order in which they are decoded here.
-            json_format_options: matches!(format, Format::JsonFormat(_))
-                .then_some(JsonFormatOptions { sort_properties: true }),
-            formatters: if uses_metadata { vec![formatter()] } else { Vec::new() },
-            format: Some(format),
-            ..Default::default()
-        })),
-    };
+    SubstitutionFormatString {
+        omit_empty_values: omit_empty,
+        // So that Envoy writes keys in the order in which they are decoded here.
+        json_format_options: matches!(format, Format::JsonFormat(_))
+            .then_some(JsonFormatOptions { sort_properties: true }),
+        formatters: if uses_metadata { vec![formatter()] } else { Vec::new() },
+        format: Some(format),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn encode(log: &AccessLog) -> Proto {
+    let format = encode_format(&log.format, log.omit_empty);
+    let file =
+        FileAccessLog { path: log.path.clone(), access_log_format: Some(AccessLogFormat::LogFormat(format)) };
     let value = wire_order::ordered(&file.encode_to_vec(), &wire_order::FILE_ACCESS_LOG);
     let any = Any { type_url: FileAccessLog::type_url(), value };
     Proto {
         name: "envoy.access_loggers.file".to_owned(),
+        filter: log.filter.as_ref().map(log_filter::encode),
         config_type: Some(ConfigType::TypedConfig(any)),
         ..Default::default()
     }

@@ -73,6 +73,9 @@ pub(crate) fn encode_redirect(redirect: &Redirect) -> proto::RedirectAction {
             PathRewrite::Full(path) => Path::PathRedirect(path.clone()),
             PathRewrite::Prefix(prefix) => Path::PrefixRewrite(prefix.clone()),
             PathRewrite::Regex(rewrite) => Path::RegexRewrite(text::encode_substitution(rewrite)),
+            PathRewrite::Formatted(template) => Path::PathRewrite(template.source().to_owned()),
+            // Redirects have no such rewrite.
+            PathRewrite::Template(rewrite) => Path::PathRedirect(rewrite.source().to_owned()),
         }),
     }
 }

@@ -4,7 +4,7 @@
 use super::headers;
 use super::place::{Decoded, Place, fields};
 use super::spread;
-use super::value::{encode_number, type_name, unpack};
+use super::value::{self, encode_number, type_name, unpack};
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
 use envoy_types::pb::envoy::extensions::load_balancing_policies as policies;
 use envoy_types::pb::google::protobuf::{Any, UInt32Value, UInt64Value};
@@ -64,8 +64,8 @@ pub(crate) fn decode(
         // There is only one endpoint to pick.
         (Ok(LbPolicy::ClusterProvided), Discovery::OriginalDestination) => {
             if let Some(LbConfig::OriginalDstLbConfig(config)) = config {
-                spread.destination_header =
-                    decode_destination(&place.field("original_dst_lb_config"), config)?;
+                let place = place.field("original_dst_lb_config");
+                decode_destination(&place, config, spread)?;
             }
             Ok(LoadBalancing::default())
         }
@@ -81,17 +81,22 @@ const DESTINATION: HeaderName = HeaderName::from_static("x-envoy-original-dst-ho
 fn decode_destination(
     place: &Place<'_>,
     config: &proto::cluster::OriginalDstLbConfig,
-) -> Decoded<Option<HeaderName>> {
+    spread: &mut Spread,
+) -> Decoded<()> {
     fields!(place, config => proto::cluster::OriginalDstLbConfig {
-        honoured: use_http_header, http_header_name;
+        honoured: use_http_header, http_header_name, upstream_port_override;
         ignored: ;
-        refused: upstream_port_override, metadata_key;
+        refused: metadata_key;
     });
-    match (use_http_header, http_header_name.as_str()) {
-        (false, _) => Ok(None),
-        (true, "") => Ok(Some(DESTINATION)),
-        (true, name) => headers::decode_plain_name(&place.field("http_header_name"), name).map(Some),
-    }
+    spread.destination_header = match (use_http_header, http_header_name.as_str()) {
+        (false, _) => None,
+        (true, "") => Some(DESTINATION),
+        (true, name) => Some(headers::decode_plain_name(&place.field("http_header_name"), name)?),
+    };
+    let port = upstream_port_override.map(|port| port.value);
+    let port = port.map(|port| value::decode_port(&place.field("upstream_port_override"), port));
+    spread.destination_port = port.transpose()?;
+    Ok(())
 }
 
 /// Most endpoints compared for one pick.
@@ -153,14 +158,18 @@ pub(crate) fn encode(
     match (discovery, policy) {
         (Discovery::Aggregate(_), _) => (LbPolicy::ClusterProvided, None),
         (Discovery::OriginalDestination, _) => {
-            let config = spread.destination_header.as_ref().map(|name| {
-                LbConfig::OriginalDstLbConfig(proto::cluster::OriginalDstLbConfig {
-                    use_http_header: true,
-                    http_header_name: name.as_str().to_owned(),
-                    ..Default::default()
-                })
-            });
-            (LbPolicy::ClusterProvided, config)
+            let config = proto::cluster::OriginalDstLbConfig {
+                use_http_header: spread.destination_header.is_some(),
+                http_header_name: spread
+                    .destination_header
+                    .as_ref()
+                    .map_or("", |name| name.as_str())
+                    .to_owned(),
+                upstream_port_override: spread.destination_port.and_then(|port| encode_number(port.into())),
+                ..Default::default()
+            };
+            let says = config != proto::cluster::OriginalDstLbConfig::default();
+            (LbPolicy::ClusterProvided, says.then_some(LbConfig::OriginalDstLbConfig(config)))
         }
         (_, LoadBalancing::RoundRobin) => {
             let config = slow_start_config.map(|slow| {

@@ -82,7 +82,10 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
         limits: limits::decode(&place.field("circuit_breakers"), circuit_breakers)?,
         outlier_detection: outlier.transpose()?,
         health_checks: health_checks.iter().enumerate().map(check).collect::<Decoded<_>>()?,
-        connections: decode_connections(cluster, spoken.max_requests),
+        connections: Connections {
+            header_case: spoken.header_case,
+            ..decode_connections(cluster, spoken.max_requests)
+        },
         connect_timeout: connect_timeout.transpose()?.unwrap_or(CONNECT_TIMEOUT),
         http: spoken.http,
         idle_timeout: spoken.idle_timeout,
@@ -94,7 +97,7 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
 }
 
 fn decode_connections(cluster: &proto::Cluster, max_requests: Option<u32>) -> Connections {
-    let mut connections = Connections { max_requests, keepalive: None };
+    let mut connections = Connections { max_requests, ..Connections::default() };
     // The old place for it; what the new one says counts.
     let old = cluster.max_requests_per_connection.map(|max| max.value).filter(|max| *max > 0);
     connections.max_requests = connections.max_requests.or(old);
@@ -248,6 +251,7 @@ pub(crate) fn encode(cluster: &Cluster) -> proto::Cluster {
             cluster.http,
             cluster.idle_timeout,
             cluster.connections.max_requests,
+            cluster.connections.header_case,
         ),
         // Envoy's default would wait for nothing but IPv6 where a name has both kinds.
         dns_lookup_family: match &cluster.discovery {

@@ -174,7 +174,7 @@ pub(super) fn cluster() -> Of<Cluster> {
                     Discovery::Aggregate(_) => Spread::default(),
                     Discovery::OriginalDestination => {
                         let destination_header = Some(http::HeaderName::from_static("x-to"));
-                        Spread { destination_header, ..Spread::default() }
+                        Spread { destination_header, destination_port: Some(81), ..Spread::default() }
                     }
                     Discovery::StrictDns(_) => spread,
                     // Envoy wants names of endpoints that have one each.

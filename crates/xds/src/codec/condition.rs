@@ -1,14 +1,18 @@
 //! What a route asks of a request (`RouteMatch`).
 
 use super::place::{Decoded, Place, fields};
-use super::value::{encode_flag, flag_or};
+use super::value::{self, encode_flag, flag_or};
 use super::{headers, text};
 use envoy_types::pb::envoy::config::core::v3::RuntimeFractionalPercent;
 use envoy_types::pb::envoy::config::route::v3 as proto;
+use envoy_types::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 use model::route::{Fraction, PathMatch, QueryMatch, RouteMatch};
+use model::uri_template::UriTemplate;
 use proto::query_parameter_matcher::QueryParameterMatchSpecifier as QuerySpecifier;
 use proto::route_match::{GrpcRouteMatchOptions, PathSpecifier};
+
+const TEMPLATE: &str = "envoy.path.match.uri_template.uri_template_matcher";
 
 pub(crate) fn decode(place: &Place<'_>, condition: &proto::RouteMatch) -> Decoded<RouteMatch> {
     fields!(place, condition => proto::RouteMatch {
@@ -25,7 +29,22 @@ pub(crate) fn decode(place: &Place<'_>, condition: &proto::RouteMatch) -> Decode
         }
         Some(PathSpecifier::ConnectMatcher(_)) => PathMatch::Connect,
         Some(PathSpecifier::PathMatchPolicy(p)) => {
-            return Err(place.field("path_match_policy").unsupported(format_args!("policy `{}`", p.name)));
+            let place = place.field("path_match_policy");
+            match p
+                .typed_config
+                .as_ref()
+                .filter(|any| value::type_name(any).ends_with(".UriTemplateMatchConfig"))
+            {
+                Some(any) => {
+                    let place = place.field("typed_config");
+                    let config: UriTemplateMatchConfig = value::unpack(&place, any)?;
+                    let place = place.field("path_template");
+                    PathMatch::Template(
+                        UriTemplate::parse(&config.path_template).map_err(|e| place.error(e))?,
+                    )
+                }
+                None => return Err(place.unsupported(format_args!("policy `{}`", p.name))),
+            }
         }
         None => return Err(place.error("nothing is said about the path")),
     };
@@ -84,6 +103,10 @@ pub(crate) fn encode(condition: &RouteMatch) -> proto::RouteMatch {
         PathMatch::SegmentPrefix(p) if p.is_empty() || p.ends_with('/') => PathSpecifier::Prefix(p.clone()),
         PathMatch::SegmentPrefix(p) => PathSpecifier::PathSeparatedPrefix(p.clone()),
         PathMatch::Regex(r) => PathSpecifier::SafeRegex(text::encode_regex(r.source())),
+        PathMatch::Template(template) => {
+            let config = UriTemplateMatchConfig { path_template: template.source().to_owned() };
+            PathSpecifier::PathMatchPolicy(value::extension(TEMPLATE, value::pack(&config)))
+        }
         PathMatch::Connect => PathSpecifier::ConnectMatcher(proto::route_match::ConnectMatcher {}),
     };
     proto::RouteMatch {

@@ -100,7 +100,12 @@ fn ads() -> (bootstrap::DynamicResources, ClusterProto) {
     let cluster = ClusterProto {
         name: "ads".to_owned(),
         connect_timeout: Some(Duration { seconds: 1, nanos: 0 }),
-        typed_extension_protocol_options: upstream::encode(UpstreamHttp::Http2, None, None),
+        typed_extension_protocol_options: upstream::encode(
+            UpstreamHttp::Http2,
+            None,
+            None,
+            Default::default(),
+        ),
         ..Default::default()
     };
     (bootstrap::DynamicResources { ads_config: Some(source), ..Default::default() }, cluster)

@@ -2,11 +2,12 @@
 
 use super::place::{Decoded, Place, fields};
 use super::value::{self, decode_duration, encode_duration, encode_flag, flag, flag_or, type_name, unpack};
-use super::{condition, headers, text};
+use super::{condition, headers, mutation, small_filter, text};
 use envoy_types::pb::envoy::config::route::v3 as route_proto;
 use envoy_types::pb::envoy::extensions::filters::common::fault::v3::{FaultDelay, fault_delay};
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors_proto;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault_proto;
+use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3::HeaderMutationPerRoute;
 use envoy_types::pb::google::protobuf::{Any, UInt32Value};
 use fault_delay::FaultDelaySecifier as DelayKind;
 use fault_proto::fault_abort::{ErrorType, HeaderAbort};
@@ -50,11 +51,28 @@ fn decode_setting(place: &Place<'_>, name: &str, any: &Any, settings: &mut Filte
     match (name, type_name(&any)) {
         (CORS, _) if is_disabled => settings.cors = Some(Setting::Disabled),
         (FAULT, _) if is_disabled => settings.fault = Some(Setting::Disabled),
+        (small_filter::CSRF, _) if is_disabled => settings.csrf = Some(Setting::Disabled),
+        (small_filter::BUFFER, _) if is_disabled => settings.buffer = Some(Setting::Disabled),
+        (small_filter::SESSION, _) if is_disabled => settings.session = Some(Setting::Disabled),
+        (mutation::NAME, _) if is_disabled => settings.mutations = Some(Setting::Disabled),
         (CORS, CORS_POLICY_TYPE) => {
             settings.cors = Some(Setting::Use(decode_cors(place, &unpack(place, &any)?)?));
         }
         (FAULT, FAULT_TYPE) => {
             settings.fault = Some(Setting::Use(decode_fault(place, &unpack(place, &any)?)?));
+        }
+        (small_filter::CSRF, small_filter::CSRF_TYPE) => {
+            settings.csrf = Some(Setting::Use(small_filter::decode_csrf(place, &unpack(place, &any)?)?));
+        }
+        (small_filter::BUFFER, small_filter::BUFFER_ROUTE_TYPE) => {
+            settings.buffer = Some(small_filter::decode_buffer_setting(place, &unpack(place, &any)?)?);
+        }
+        (small_filter::SESSION, small_filter::SESSION_ROUTE_TYPE) => {
+            settings.session = Some(small_filter::decode_session_setting(place, &unpack(place, &any)?)?);
+        }
+        (mutation::NAME, mutation::ROUTE_TYPE) => {
+            let route: HeaderMutationPerRoute = unpack(place, &any)?;
+            settings.mutations = Some(Setting::Use(mutation::decode_mutations(place, &route.mutations)?));
         }
         _ if is_optional || is_disabled => {}
         _ => {
@@ -78,18 +96,27 @@ pub(crate) fn refuse_settings(place: &Place<'_>, configs: &HashMap<String, Any>)
 pub(crate) fn encode_settings(settings: Option<&FilterSettings>) -> HashMap<String, Any> {
     let Some(settings) = settings else { return HashMap::new() };
     let off = || value::pack(&route_proto::FilterConfig { disabled: true, ..Default::default() });
-    let cors = settings.cors.as_ref().map(|setting| match setting {
-        Setting::Disabled => off(),
-        Setting::Use(cors) => value::pack(&encode_cors(cors)),
-    });
-    let fault = settings.fault.as_ref().map(|setting| match setting {
-        Setting::Disabled => off(),
-        Setting::Use(fault) => value::pack(&encode_fault(fault)),
-    });
-    [(CORS, cors), (FAULT, fault)]
-        .into_iter()
-        .filter_map(|(name, config)| Some((name.to_owned(), config?)))
-        .collect()
+    fn any<T>(setting: &Option<Setting<T>>, off: impl Fn() -> Any, pack: impl Fn(&T) -> Any) -> Option<Any> {
+        setting.as_ref().map(|setting| setting.used().map_or_else(off, pack))
+    }
+    let cors = any(&settings.cors, off, |cors| value::pack(&encode_cors(cors)));
+    let fault = any(&settings.fault, off, |fault| value::pack(&encode_fault(fault)));
+    let csrf = any(&settings.csrf, off, |csrf| value::pack(&small_filter::encode_csrf(csrf)));
+    let buffer = any(&settings.buffer, off, |max| value::pack(&small_filter::encode_buffer_setting(*max)));
+    let session =
+        any(&settings.session, off, |session| value::pack(&small_filter::encode_session_setting(session)));
+    let mutations = any(&settings.mutations, off, |m| value::pack(&mutation::encode_per_route(m)));
+    [
+        (CORS, cors),
+        (FAULT, fault),
+        (small_filter::CSRF, csrf),
+        (small_filter::BUFFER, buffer),
+        (small_filter::SESSION, session),
+        (mutation::NAME, mutations),
+    ]
+    .into_iter()
+    .filter_map(|(name, config)| Some((name.to_owned(), config?)))
+    .collect()
 }
 
 fn decode_cors(place: &Place<'_>, cors: &cors_proto::CorsPolicy) -> Decoded<Cors> {
@@ -159,12 +186,12 @@ fn encode_cors(cors: &Cors) -> cors_proto::CorsPolicy {
 
 pub(crate) fn decode_fault(place: &Place<'_>, fault: &fault_proto::HttpFault) -> Decoded<Fault> {
     fields!(place, fault => fault_proto::HttpFault {
-        honoured: delay, abort, upstream_cluster, headers, max_active_faults;
+        honoured: delay, abort, upstream_cluster, headers, max_active_faults, downstream_nodes;
         // There is no runtime that could say otherwise.
         ignored: delay_percent_runtime, abort_percent_runtime, delay_duration_runtime, abort_http_status_runtime,
             max_active_faults_runtime, response_rate_limit_percent_runtime, abort_grpc_status_runtime,
             disable_downstream_cluster_stats, filter_metadata;
-        refused: downstream_nodes, response_rate_limit;
+        refused: response_rate_limit;
     });
     let delay = delay.as_ref().map(|delay| decode_delay(&place.field("delay"), delay));
     let abort = abort.as_ref().map(|abort| decode_abort(&place.field("abort"), abort));
@@ -175,6 +202,7 @@ pub(crate) fn decode_fault(place: &Place<'_>, fault: &fault_proto::HttpFault) ->
         headers: headers.iter().enumerate().map(header).collect::<Decoded<_>>()?,
         upstream_cluster: upstream_cluster.clone(),
         max_active: max_active_faults.map(|max| max.value),
+        downstream_nodes: downstream_nodes.clone(),
     })
 }
 
@@ -192,9 +220,9 @@ fn decode_delay(place: &Place<'_>, delay: &FaultDelay) -> Decoded<Delay> {
 
 fn decode_abort(place: &Place<'_>, abort: &fault_proto::FaultAbort) -> Decoded<Abort> {
     fields!(place, abort => fault_proto::FaultAbort {
-        honoured: percentage, error_type;
+        honoured: percentage, error_type, response_body;
         ignored: ;
-        refused: response_body;
+        refused: ;
     });
     let answer = match error_type {
         Some(ErrorType::HttpStatus(status)) => match u16::try_from(*status) {
@@ -209,7 +237,7 @@ fn decode_abort(place: &Place<'_>, abort: &fault_proto::FaultAbort) -> Decoded<A
         None => return Err(place.error("nothing is said about the answer")),
     };
     let share = condition::decode_percent(&place.field("percentage"), percentage.as_ref())?;
-    Ok(Abort { answer, share })
+    Ok(Abort { answer, share, body: response_body.clone() })
 }
 
 pub(crate) fn encode_fault(fault: &Fault) -> fault_proto::HttpFault {
@@ -220,14 +248,14 @@ pub(crate) fn encode_fault(fault: &Fault) -> fault_proto::HttpFault {
             DelayTime::Header => DelayKind::HeaderDelay(fault_delay::HeaderDelay {}),
         }),
     });
-    let abort = fault.abort.map(|abort| fault_proto::FaultAbort {
+    let abort = fault.abort.as_ref().map(|abort| fault_proto::FaultAbort {
         percentage: Some(condition::encode_percent(abort.share)),
         error_type: Some(match abort.answer {
             AbortAnswer::Http(status) => ErrorType::HttpStatus(status.into()),
             AbortAnswer::Grpc(status) => ErrorType::GrpcStatus(status),
             AbortAnswer::Header => ErrorType::HeaderAbort(HeaderAbort {}),
         }),
-        ..Default::default()
+        response_body: abort.body.clone(),
     });
     fault_proto::HttpFault {
         delay,
@@ -235,6 +263,7 @@ pub(crate) fn encode_fault(fault: &Fault) -> fault_proto::HttpFault {
         upstream_cluster: fault.upstream_cluster.clone(),
         headers: fault.headers.iter().map(headers::encode_match).collect(),
         max_active_faults: fault.max_active.map(|value| UInt32Value { value }),
+        downstream_nodes: fault.downstream_nodes.clone(),
         ..Default::default()
     }
 }

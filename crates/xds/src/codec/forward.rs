@@ -2,7 +2,7 @@
 
 use super::place::{Decoded, Place, fields};
 use super::value::{self, decode_duration, decode_limit, encode_flag, encode_limit, encode_number, flag_or};
-use super::{affinity, condition, filter, headers, retry, text};
+use super::{affinity, condition, filter, headers, mutation, retry, rewrite, text};
 use envoy_types::pb::envoy::config::core::v3::RoutingPriority;
 use envoy_types::pb::envoy::config::route::v3 as proto;
 use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
@@ -25,12 +25,12 @@ pub(crate) fn decode(place: &Place<'_>, action: &proto::RouteAction) -> Decoded<
         honoured: cluster_not_found_response_code, prefix_rewrite, regex_rewrite, path_rewrite, timeout,
             idle_timeout, retry_policy, upgrade_configs, cluster_specifier, host_rewrite_specifier,
             max_stream_duration, max_grpc_timeout, grpc_timeout_offset, append_x_forwarded_host,
-            request_mirror_policies, priority, metadata_match, hash_policy;
+            request_mirror_policies, priority, metadata_match, hash_policy, path_rewrite_policy;
         // The old field for CORS is read where the route's other filters are.
         checked: cors;
         ignored: include_vh_rate_limits, early_data_policy, flush_timeout;
-        refused: path_rewrite_policy, retry_policy_typed_config, rate_limits,
-            internal_redirect_policy, internal_redirect_action, max_internal_redirects, hedge_policy;
+        refused: retry_policy_typed_config, rate_limits, internal_redirect_policy, internal_redirect_action,
+            max_internal_redirects, hedge_policy;
     });
     let (max_duration, grpc_timeout) = decode_max_duration(place, max_stream_duration)?;
     let grpc_timeout = match (grpc_timeout, max_grpc_timeout) {
@@ -42,7 +42,10 @@ pub(crate) fn decode(place: &Place<'_>, action: &proto::RouteAction) -> Decoded<
         }
         (timeout, _) => timeout,
     };
-    let path_rewrite = decode_path_rewrite(place, prefix_rewrite, regex_rewrite, path_rewrite)?;
+    let path_rewrite = match path_rewrite_policy {
+        None => decode_path_rewrite(place, prefix_rewrite, regex_rewrite, path_rewrite)?,
+        Some(policy) => Some(rewrite::decode_policy(&place.field("path_rewrite_policy"), policy)?),
+    };
     let idle_timeout = idle_timeout.as_ref().map(|d| decode_duration(&place.field("idle_timeout"), d));
     let upgrade = |(i, config)| decode_upgrade(&place.item("upgrade_configs", i), config);
     let retry = retry_policy.as_ref().map(|policy| retry::decode(&place.field("retry_policy"), policy));
@@ -119,9 +122,10 @@ pub(crate) fn decode_mirrors(
 
 fn decode_mirror(place: &Place<'_>, mirror: &proto::route_action::RequestMirrorPolicy) -> Decoded<Mirror> {
     fields!(place, mirror => proto::route_action::RequestMirrorPolicy {
-        honoured: cluster, cluster_header, runtime_fraction, trace_sampled, disable_shadow_host_suffix_append;
+        honoured: cluster, cluster_header, runtime_fraction, trace_sampled, disable_shadow_host_suffix_append,
+            request_headers_mutations, host_rewrite_literal;
         ignored: ;
-        refused: request_headers_mutations, host_rewrite_literal;
+        refused: ;
     });
     let target = match (cluster.as_str(), cluster_header.as_str()) {
         ("", "") => return Err(place.error("no cluster is named")),
@@ -136,6 +140,8 @@ fn decode_mirror(place: &Place<'_>, mirror: &proto::route_action::RequestMirrorP
         share: share.transpose()?,
         keep_host: *disable_shadow_host_suffix_append,
         trace_sampled: trace_sampled.map(|sampled| sampled.value),
+        host: (!host_rewrite_literal.is_empty()).then(|| host_rewrite_literal.clone()),
+        edits: mutation::decode_list(place, "request_headers_mutations", request_headers_mutations)?,
     })
 }
 
@@ -150,7 +156,8 @@ fn encode_mirror(mirror: &Mirror) -> proto::route_action::RequestMirrorPolicy {
         runtime_fraction: mirror.share.map(condition::encode_fraction),
         trace_sampled: mirror.trace_sampled.map(|value| BoolValue { value }),
         disable_shadow_host_suffix_append: mirror.keep_host,
-        ..Default::default()
+        request_headers_mutations: mutation::encode_list(&mirror.edits),
+        host_rewrite_literal: mirror.host.clone().unwrap_or_default(),
     }
 }
 
@@ -179,7 +186,7 @@ pub(crate) fn decode_full_rewrite(place: &Place<'_>, full: &str) -> Decoded<Path
     let template = Template::parse(full).map_err(|e| place.error(e))?;
     match template.as_literal() {
         Some(text) => Ok(PathRewrite::Full(text.to_owned())),
-        None => Err(place.unsupported(format_args!("a path that is made per request (`{full}`)"))),
+        None => Ok(PathRewrite::Formatted(template)),
     }
 }
 
@@ -254,16 +261,14 @@ fn decode_host_rewrite(
         Some(HostRewriteSpecifier::HostRewriteHeader(name)) => {
             Some(HostRewrite::Header(headers::decode_plain_name(&place.field("host_rewrite_header"), name)?))
         }
-        Some(HostRewriteSpecifier::HostRewritePathRegex(_)) => {
-            return Err(place.field("host_rewrite_path_regex").unsupported("a host made from the path"));
-        }
+        Some(HostRewriteSpecifier::HostRewritePathRegex(rewrite)) => Some(HostRewrite::Path(
+            text::decode_substitution(&place.field("host_rewrite_path_regex"), rewrite)?,
+        )),
         Some(HostRewriteSpecifier::HostRewrite(host)) => {
             let place = place.field("host_rewrite");
             let template = Template::parse(host).map_err(|e| place.error(e))?;
             let literal = template.as_literal().map(|text| HostRewrite::Literal(text.to_owned()));
-            Some(literal.ok_or_else(|| {
-                place.unsupported(format_args!("a host that is made per request (`{host}`)"))
-            })?)
+            Some(literal.unwrap_or(HostRewrite::Formatted(template)))
         }
     })
 }
@@ -283,6 +288,7 @@ fn decode_upgrade(place: &Place<'_>, config: &proto::route_action::UpgradeConfig
 
 pub(crate) fn encode(forward: &Forward, condition: &RouteMatch) -> proto::RouteAction {
     let (mut prefix_rewrite, mut regex_rewrite) = (String::new(), None);
+    let (mut path_rewrite, mut path_rewrite_policy) = (String::new(), None);
     match &forward.path_rewrite {
         None => {}
         Some(PathRewrite::Prefix(new)) if new.is_empty() => {
@@ -291,6 +297,8 @@ pub(crate) fn encode(forward: &Forward, condition: &RouteMatch) -> proto::RouteA
         Some(PathRewrite::Prefix(new)) => prefix_rewrite = new.clone(),
         Some(PathRewrite::Full(full)) => regex_rewrite = Some(text::encode_replacement(full)),
         Some(PathRewrite::Regex(rewrite)) => regex_rewrite = Some(text::encode_substitution(rewrite)),
+        Some(PathRewrite::Template(rewrite)) => path_rewrite_policy = Some(rewrite::encode_policy(rewrite)),
+        Some(PathRewrite::Formatted(template)) => path_rewrite = template.source().to_owned(),
     }
     proto::RouteAction {
         cluster_not_found_response_code: match forward.cluster_not_found_status {
@@ -300,6 +308,8 @@ pub(crate) fn encode(forward: &Forward, condition: &RouteMatch) -> proto::RouteA
         } as i32,
         prefix_rewrite,
         regex_rewrite,
+        path_rewrite,
+        path_rewrite_policy,
         timeout: encode_limit(forward.timeout),
         idle_timeout: forward.idle_timeout.map(value::encode_duration),
         max_stream_duration: encode_max_duration(forward),
@@ -318,6 +328,12 @@ pub(crate) fn encode(forward: &Forward, condition: &RouteMatch) -> proto::RouteA
             HostRewrite::Literal(host) => HostRewriteSpecifier::HostRewriteLiteral(host.clone()),
             HostRewrite::Endpoint => HostRewriteSpecifier::AutoHostRewrite(BoolValue { value: true }),
             HostRewrite::Header(name) => HostRewriteSpecifier::HostRewriteHeader(name.as_str().to_owned()),
+            HostRewrite::Path(rewrite) => {
+                HostRewriteSpecifier::HostRewritePathRegex(text::encode_substitution(rewrite))
+            }
+            HostRewrite::Formatted(template) => {
+                HostRewriteSpecifier::HostRewrite(template.source().to_owned())
+            }
         }),
         ..Default::default()
     }
@@ -328,7 +344,7 @@ fn encode_removal(condition: &RouteMatch) -> RegexMatchAndSubstitute {
     let case = if condition.case_sensitive { "" } else { "(?i)" };
     let pattern = match &condition.path {
         PathMatch::Prefix(p) | PathMatch::SegmentPrefix(p) => format!("^{case}{}", text::escaped(p)),
-        PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Connect => {
+        PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Template(_) | PathMatch::Connect => {
             return text::encode_replacement("");
         }
     };

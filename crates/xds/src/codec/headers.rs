@@ -87,7 +87,7 @@ pub(crate) fn decode_edits(
     Ok(HeaderEdits { remove: remove.collect::<Decoded<_>>()?, add: add.collect::<Decoded<_>>()? })
 }
 
-fn decode_edit(place: &Place<'_>, option: &core_proto::HeaderValueOption) -> Decoded<HeaderEdit> {
+pub(crate) fn decode_edit(place: &Place<'_>, option: &core_proto::HeaderValueOption) -> Decoded<HeaderEdit> {
     use core_proto::header_value_option::HeaderAppendAction as Proto;
     fields!(place, option => core_proto::HeaderValueOption {
         honoured: header, append, append_action, keep_empty_value;

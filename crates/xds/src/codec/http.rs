@@ -2,18 +2,21 @@
 
 use super::place::{Decoded, Place, fields};
 use super::upstream::{check_http1, check_http2, decode_limits};
-use super::value::{self, decode_limit, encode_flag, encode_limit, flag, flag_or, type_name, unpack};
-use super::{access_log, authorization, filter, route, wire_order};
+use super::value::{self, decode_limit, encode_flag, encode_limit, flag, flag_or, type_name};
+use super::{access_log, header_case, http_filter, local_reply, mutation, route, wire_order};
 use core_proto::http_protocol_options::HeadersWithUnderscoresAction as UnderscoresAction;
 use envoy_types::pb::envoy::config::core::v3 as core_proto;
-use envoy_types::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::Any;
-use model::filter::{HttpFilters, Placed};
-use model::listener::{Codec, HttpConnectionManager, RouteSource, Tracing, Underscores};
+use http_filter::{STATS, STATS_TYPE};
+use manager::ForwardClientCertDetails as ClientCertProto;
+use model::listener::{
+    ClientCert, Codec, HeadLimits, HttpConnectionManager, RouteSource, Tracing, Underscores,
+};
 use model::path::{EscapedSlashes, PathNormalization};
+use model::rewrite::{HostStripping, PortStripping};
 use model::route::Upgrade;
 use prost::{Message, Name};
 use proto::http_connection_manager::{
@@ -27,11 +30,6 @@ use std::time::Duration;
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const SERVER_NAME: &str = "envoy";
 
-const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
-/// Istio's filter that counts requests; Envoy as it comes does not know it and passes over it.
-const STATS: &str = "istio.stats";
-const STATS_TYPE: &str = "stats.PluginConfig";
-
 pub(crate) fn decode(
     place: &Place<'_>,
     http: &proto::HttpConnectionManager,
@@ -40,19 +38,20 @@ pub(crate) fn decode(
         honoured: codec_type, stat_prefix, http_filters, tracing, common_http_protocol_options, server_name,
             server_header_transformation, stream_idle_timeout, access_log, use_remote_address,
             xff_num_trusted_hops, preserve_external_request_id, upgrade_configs, normalize_path, merge_slashes,
-            path_with_escaped_slashes_action, route_specifier, request_timeout, request_headers_timeout;
-        checked: add_user_agent, http_protocol_options, http2_protocol_options, access_log_flush_interval, generate_request_id, request_id_extension,
-            strip_port_mode;
-        // How connections end, and bounds on heads, are ours; nothing here depends on who counts as internal; the
-        // details of a client's certificate are only told where it is to be forwarded, which is refused.
-        ignored: http1_safe_max_connection_duration, max_request_headers_kb, stream_flush_timeout, drain_timeout,
+            path_with_escaped_slashes_action, route_specifier, request_timeout, request_headers_timeout,
+            local_reply_config, strip_matching_host_port, strip_port_mode, strip_trailing_host_dot,
+            early_header_mutation_extensions, max_request_headers_kb, forward_client_cert_details,
+            always_set_request_id_in_response, generate_request_id, skip_xff_append, via, http_protocol_options;
+        checked: add_user_agent, http2_protocol_options, access_log_flush_interval, request_id_extension;
+        // How connections end is ours; nothing here depends on who counts as internal; the details of a client's
+        // certificate are only told where it is to be forwarded anew, which is refused.
+        ignored: http1_safe_max_connection_duration, stream_flush_timeout, drain_timeout,
             drain_timeout_jitter, delayed_close_timeout, internal_address_config, set_current_client_cert_details,
             stream_error_on_invalid_http_message, append_local_overload, add_proxy_protocol_connection_state;
         refused: http3_protocol_options, scheme_header_transformation, flush_access_log_on_new_request,
-            access_log_options, original_ip_detection_extensions, early_header_mutation_extensions,
-            skip_xff_append, via, proxy_100_continue, always_set_request_id_in_response, forward_client_cert_details,
-            forward_client_cert_matcher, represent_ipv4_remote_address_as_ipv4_mapped_ipv6, local_reply_config,
-            strip_matching_host_port, path_normalization_options, strip_trailing_host_dot, proxy_status_config,
+            access_log_options, original_ip_detection_extensions, proxy_100_continue,
+            forward_client_cert_matcher, represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+            path_normalization_options, proxy_status_config,
             typed_header_validation_config, append_x_forwarded_port, forward_proto_config;
     });
     check(place, http)?;
@@ -65,7 +64,7 @@ pub(crate) fn decode(
         &place.field("common_http_protocol_options"),
         common_http_protocol_options.as_ref().unwrap_or(&core_proto::HttpProtocolOptions::default()),
     )?;
-    let found = decode_filters(place, http_filters)?;
+    let found = http_filter::decode(place, http_filters)?;
     let upgrade = |(i, config)| decode_upgrade(&place.item("upgrade_configs", i), config);
     let tracing = tracing.as_ref().map(|tracing| decode_tracing(&place.field("tracing"), tracing));
     Ok(HttpConnectionManager {
@@ -103,6 +102,28 @@ pub(crate) fn decode(
         stats: found.stats,
         filters: found.filters,
         access_logs: access_log::decode(place, access_log)?,
+        local_replies: local_reply::decode(&place.field("local_reply_config"), local_reply_config)?,
+        stripping: HostStripping {
+            port: match strip_port_mode {
+                Some(manager::StripPortMode::StripAnyHostPort(true)) => PortStripping::Any,
+                _ if *strip_matching_host_port => PortStripping::Matching,
+                _ => PortStripping::Keep,
+            },
+            trailing_dot: *strip_trailing_host_dot,
+        },
+        early_edits: mutation::decode_early(place, early_header_mutation_extensions)?,
+        heads: HeadLimits {
+            kilobytes: max_request_headers_kb.map(|max| max.value),
+            count: common_http_protocol_options
+                .and_then(|common| common.max_headers_count)
+                .map(|max| max.value),
+        },
+        header_case: header_case::decode(&place.field("http_protocol_options"), http_protocol_options)?,
+        client_cert: decode_client_cert(place, *forward_client_cert_details)?,
+        makes_request_id: flag_or(generate_request_id, true),
+        returns_request_id: *always_set_request_id_in_response,
+        keeps_forwarded_for: *skip_xff_append,
+        via: via.clone(),
     })
 }
 
@@ -110,15 +131,22 @@ pub(crate) fn decode(
 fn check(place: &Place<'_>, http: &proto::HttpConnectionManager) -> Decoded<()> {
     place.refuse("add_user_agent", &flag(&http.add_user_agent))?;
     value::refuse_limit(place, "access_log_flush_interval", &http.access_log_flush_interval)?;
-    if let Some(manager::StripPortMode::StripAnyHostPort(strip)) = &http.strip_port_mode {
-        place.refuse("strip_any_host_port", strip)?;
-    }
-    if !flag_or(&http.generate_request_id, true) {
-        return Err(place.field("generate_request_id").unsupported("a request without an id"));
-    }
     check_request_id(&place.field("request_id_extension"), &http.request_id_extension)?;
     check_http1(&place.field("http_protocol_options"), &http.http_protocol_options)?;
     check_http2(&place.field("http2_protocol_options"), &http.http2_protocol_options)
+}
+
+/// Who proved what, told anew, would need facts of the certificate that are not kept.
+fn decode_client_cert(place: &Place<'_>, details: i32) -> Decoded<ClientCert> {
+    let place = place.field("forward_client_cert_details");
+    match ClientCertProto::try_from(details) {
+        Ok(ClientCertProto::Sanitize) => Ok(ClientCert::Sanitize),
+        Ok(ClientCertProto::ForwardOnly) => Ok(ClientCert::ForwardOnly),
+        Ok(ClientCertProto::AlwaysForwardOnly) => Ok(ClientCert::AlwaysForward),
+        Ok(ClientCertProto::AppendForward) => Err(place.unsupported("APPEND_FORWARD")),
+        Ok(ClientCertProto::SanitizeSet) => Err(place.unsupported("SANITIZE_SET")),
+        Err(_) => Err(place.unsupported(details)),
+    }
 }
 
 fn decode_slashes(place: &Place<'_>, action: i32) -> Decoded<EscapedSlashes> {
@@ -171,7 +199,7 @@ fn decode_upgrade(place: &Place<'_>, config: &manager::UpgradeConfig) -> Decoded
     });
     // Its own chain may only be what every chain is here.
     if !filters.is_empty() {
-        decode_filters(place, filters)?;
+        http_filter::decode(place, filters)?;
     }
     Ok(Upgrade { protocol: upgrade_type.clone(), enabled: flag_or(enabled, true), terminate_connect: false })
 }
@@ -200,95 +228,6 @@ fn check_request_id(place: &Place<'_>, extension: &Option<proto::RequestIdExtens
         }
         _ => Ok(()),
     }
-}
-
-/// What is in a filter chain beside the router.
-#[derive(Default)]
-struct Found {
-    /// Requests are counted.
-    stats: bool,
-    filters: HttpFilters,
-}
-
-/// Every filter has to be known or optional, and the last one has to be the router.
-fn decode_filters(place: &Place<'_>, filters: &[proto::HttpFilter]) -> Decoded<Found> {
-    let (mut found, mut routed) = (Found::default(), false);
-    for (i, filter) in filters.iter().enumerate() {
-        let place = place.item("http_filters", i);
-        fields!(place, filter => proto::HttpFilter {
-            honoured: name, config_type, is_optional, disabled;
-            ignored: ;
-            refused: ;
-        });
-        if routed {
-            return Err(
-                place.error(format_args!("filter `{name}` stands behind the router, which comes last"))
-            );
-        }
-        let any = match config_type {
-            Some(ConfigType::TypedConfig(any)) => any,
-            _ if name == STATS => {
-                found.stats |= !disabled;
-                continue;
-            }
-            _ if *is_optional || *disabled => continue,
-            Some(ConfigType::ConfigDiscovery(_)) => {
-                return Err(place.field("config_discovery").unsupported("a filter that comes separately"));
-            }
-            None => return Err(place.unsupported(format_args!("filter `{name}` (no type)"))),
-        };
-        match type_name(any) {
-            ROUTER => {
-                let config = place.field("typed_config");
-                check_router(&config, &unpack(&config, any)?)?;
-                routed = true;
-            }
-            STATS_TYPE => found.stats |= !disabled,
-            _ if name == STATS => found.stats |= !disabled,
-            filter::CORS_TYPE => {
-                check_placed(&place, name, filter::CORS, found.filters.cors.is_some())?;
-                found.filters.cors = Some(Placed { config: (), disabled: *disabled });
-            }
-            authorization::RBAC_TYPE if !*disabled => {
-                let config = place.field("typed_config");
-                let rules = authorization::decode(&config, &unpack(&config, any)?)?;
-                found.filters.authorization.extend(rules);
-            }
-            filter::FAULT_TYPE => {
-                check_placed(&place, name, filter::FAULT, found.filters.fault.is_some())?;
-                let config = place.field("typed_config");
-                let config = filter::decode_fault(&config, &unpack(&config, any)?)?;
-                found.filters.fault = Some(Box::new(Placed { config, disabled: *disabled }));
-            }
-            _ if *is_optional || *disabled => {}
-            _ => return Err(place.unsupported(format_args!("filter `{name}` (type {})", any.type_url))),
-        }
-    }
-    match routed {
-        true => Ok(found),
-        false => Err(place.field("http_filters").error("the last filter has to be the router")),
-    }
-}
-
-/// Routes speak of a filter by its name, and know only one of a kind.
-fn check_placed(place: &Place<'_>, name: &str, known: &str, again: bool) -> Decoded<()> {
-    match (name == known, again) {
-        (true, false) => Ok(()),
-        (true, true) => Err(place.unsupported(format_args!("filter `{name}` a second time"))),
-        (false, _) => Err(place.field("name").unsupported(format_args!("`{name}` for the filter `{known}`"))),
-    }
-}
-
-fn check_router(place: &Place<'_>, router: &Router) -> Decoded<()> {
-    fields!(place, router => Router {
-        honoured: ;
-        // Of the headers that Envoy adds on its own, only the number of the attempt is ever added, where asked for.
-        ignored: dynamic_stats, start_child_span, suppress_envoy_headers, suppress_grpc_request_failure_code_stats,
-            reject_connect_request_early_data;
-        refused: upstream_log, upstream_log_options, strict_check_headers, respect_expected_rq_timeout,
-            upstream_http_filters;
-    });
-    Ok(())
 }
 
 /// What an `Any` holds, in one byte string for one value.
@@ -334,7 +273,7 @@ pub(crate) fn encode(http: &HttpConnectionManager) -> proto::HttpConnectionManag
         };
         bare.http_filters.insert(0, stats);
     }
-    let mut filters = encode_filters(&http.filters);
+    let mut filters = http_filter::encode(&http.filters);
     filters.append(&mut bare.http_filters);
     bare.http_filters = filters;
     let (transformation, server_name) = match &http.server_name {
@@ -373,11 +312,13 @@ pub(crate) fn encode(http: &HttpConnectionManager) -> proto::HttpConnectionManag
             max_connection_duration: http.max_connection_duration.map(value::encode_duration),
             max_stream_duration: http.max_stream_duration.map(value::encode_duration),
             max_requests_per_connection: http.max_requests_per_connection.and_then(value::encode_number),
+            max_headers_count: http.heads.count.and_then(value::encode_number),
             ..Default::default()
         }),
         // Old clients are served, and an upgrade may come over HTTP/2 as extended CONNECT.
         http_protocol_options: Some(core_proto::Http1ProtocolOptions {
             accept_http_10: true,
+            header_key_format: header_case::encode(http.header_case),
             ..Default::default()
         }),
         http2_protocol_options: Some(core_proto::Http2ProtocolOptions {
@@ -390,26 +331,24 @@ pub(crate) fn encode(http: &HttpConnectionManager) -> proto::HttpConnectionManag
             ..Default::default()
         }),
         access_log: http.access_logs.iter().map(access_log::encode).collect(),
+        local_reply_config: local_reply::encode(&http.local_replies),
+        strip_matching_host_port: http.stripping.port == PortStripping::Matching,
+        strip_port_mode: (http.stripping.port == PortStripping::Any)
+            .then_some(manager::StripPortMode::StripAnyHostPort(true)),
+        strip_trailing_host_dot: http.stripping.trailing_dot,
+        early_header_mutation_extensions: mutation::encode_early(&http.early_edits),
+        max_request_headers_kb: http.heads.kilobytes.and_then(value::encode_number),
+        forward_client_cert_details: match http.client_cert {
+            ClientCert::Sanitize => ClientCertProto::Sanitize,
+            ClientCert::ForwardOnly => ClientCertProto::ForwardOnly,
+            ClientCert::AlwaysForward => ClientCertProto::AlwaysForwardOnly,
+        } as i32,
+        always_set_request_id_in_response: http.returns_request_id,
+        generate_request_id: if http.makes_request_id { None } else { encode_flag(false) },
+        skip_xff_append: http.keeps_forwarded_for,
+        via: http.via.clone(),
         ..bare
     }
-}
-
-/// Filters in the order in which they run.
-fn encode_filters(filters: &HttpFilters) -> Vec<proto::HttpFilter> {
-    let filter = |name: &str, config, disabled| proto::HttpFilter {
-        name: name.to_owned(),
-        config_type: Some(ConfigType::TypedConfig(config)),
-        disabled,
-        ..Default::default()
-    };
-    let cors = filters.cors.iter();
-    let cors = cors.map(|placed| filter(filter::CORS, value::pack(&Cors {}), placed.disabled));
-    let fault = filters.fault.iter().map(|placed| {
-        filter(filter::FAULT, value::pack(&filter::encode_fault(&placed.config)), placed.disabled)
-    });
-    let rules = filters.authorization.iter();
-    let rules = rules.map(|rules| filter(authorization::RBAC, authorization::encode(rules), false));
-    cors.chain(rules).chain(fault).collect()
 }
 
 fn encode_upgrade(upgrade: &Upgrade) -> manager::UpgradeConfig {

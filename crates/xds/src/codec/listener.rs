@@ -3,13 +3,16 @@
 use super::place::{Decoded, Place, fields};
 use super::value::{self, flag, flag_or, pack, type_name};
 use super::{http, network, transport};
-use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
+use envoy_types::pb::envoy::config::core::v3::{CidrRange, ProxyProtocolPassThroughTlVs, TrafficDirection};
 use envoy_types::pb::envoy::config::listener::v3 as proto;
-use envoy_types::pb::envoy::extensions::filters::listener::{http_inspector, proxy_protocol, tls_inspector};
-use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::envoy::extensions::filters::listener::{
+    http_inspector, original_dst, proxy_protocol, tls_inspector,
+};
+use envoy_types::pb::google::protobuf::{Any, BoolValue};
 use model::endpoint::EndpointAddress;
 use model::listener::{
-    ChainMatch, Direction, FilterChain, HttpConnectionManager, Inspection, Listener, Network, ProxyHeader,
+    Binding, ChainMatch, Direction, FilterChain, HttpConnectionManager, Inspection, Listener, Network,
+    ProxyHeader, SourceType,
 };
 use proto::filter_chain_match::ConnectionSourceType;
 use proto::listener_filter::ConfigType;
@@ -17,30 +20,32 @@ use std::net::SocketAddr;
 
 const TLS_INSPECTOR: &str = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
 const PROXY_PROTOCOL: &str = "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol";
+const ORIGINAL_DST: &str = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
 const HTTP_INSPECTOR: &str = "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector";
 
 pub(crate) fn decode(place: &Place<'_>, listener: &proto::Listener) -> Decoded<Listener> {
     fields!(place, listener => proto::Listener {
         honoured: name, address, filter_chains, use_original_dst, default_filter_chain, metadata, deprecated_v1,
-            listener_filters, transparent, freebind, traffic_direction, api_listener, bind_to_port;
+            listener_filters, transparent, freebind, traffic_direction, api_listener, bind_to_port,
+            additional_addresses;
         // Statistics, buffers, sockets' fine tuning, how a listener is replaced.
         ignored: stat_prefix, stats_matcher, per_connection_buffer_limit_bytes,
             per_connection_buffer_high_watermark_timeout, drain_type, listener_filters_timeout,
             continue_on_listener_filters_timeout, tcp_fast_open_queue_length, connection_balance_config, reuse_port,
             enable_reuse_port, tcp_backlog_size, max_connections_to_accept_per_socket_event,
             ignore_global_conn_limit, bypass_overload_manager, tcp_keepalive;
-        refused: additional_addresses, fcds_config, filter_chain_matcher, socket_options, udp_listener_config,
+        refused: fcds_config, filter_chain_matcher, socket_options, udp_listener_config,
             access_log, enable_mptcp, listener_specifier;
     });
-    for (name, value) in
-        [("use_original_dst", use_original_dst), ("transparent", transparent), ("freebind", freebind)]
-    {
-        place.refuse(name, &flag(value))?;
-    }
     let deprecated = deprecated_v1.and_then(|v1| v1.bind_to_port);
-    if !flag_or(bind_to_port, true) || !flag_or(&deprecated, true) {
-        return Err(place.field("bind_to_port").unsupported("a listener without a socket of its own"));
-    }
+    let more = |(i, more)| decode_additional(&place.item("additional_addresses", i), more);
+    let binding = Binding {
+        more: additional_addresses.iter().enumerate().map(more).collect::<Decoded<_>>()?,
+        unbound: !flag_or(bind_to_port, true) || !flag_or(&deprecated, true),
+        hands_over: flag(use_original_dst),
+        transparent: flag(transparent),
+        freebind: flag(freebind),
+    };
     let direction = match TrafficDirection::try_from(*traffic_direction) {
         Ok(TrafficDirection::Inbound) => Direction::Inbound,
         Ok(TrafficDirection::Outbound) => Direction::Outbound,
@@ -57,6 +62,7 @@ pub(crate) fn decode(place: &Place<'_>, listener: &proto::Listener) -> Decoded<L
         return Ok(Listener {
             name,
             address,
+            binding: Binding::default(),
             inspect,
             chains,
             default_chain,
@@ -65,22 +71,43 @@ pub(crate) fn decode(place: &Place<'_>, listener: &proto::Listener) -> Decoded<L
             provenance,
         });
     }
+    // Who hands connections over has to know where they wanted to go.
+    inspect.original_destination = binding.hands_over;
     for (i, filter) in listener_filters.iter().enumerate() {
         inspect_with(&place.item("listener_filters", i), filter, &mut inspect)?;
     }
     let chain = |(i, chain)| decode_chain(&place.item("filter_chains", i), chain);
     let default =
         default_filter_chain.as_ref().map(|chain| decode_chain(&place.field("default_filter_chain"), chain));
-    Ok(Listener {
+    let listener = Listener {
         name,
         address: Some(decode_address(&place.field("address"), address)?),
+        binding,
         inspect,
         chains: filter_chains.iter().enumerate().map(chain).collect::<Decoded<_>>()?,
         default_chain: default.transpose()?,
         direction,
         metadata,
         provenance,
-    })
+    };
+    match listener.ambiguous_chains() {
+        None => Ok(listener),
+        Some((first, second)) => {
+            let place = place.item("filter_chains", second);
+            let problem = format_args!("it takes connections that filter_chains[{first}] takes as well");
+            Err(place.field("filter_chain_match").error(problem))
+        }
+    }
+}
+
+fn decode_additional(place: &Place<'_>, more: &proto::AdditionalAddress) -> Decoded<SocketAddr> {
+    fields!(place, more => proto::AdditionalAddress {
+        honoured: address;
+        // The common settings count for all.
+        ignored: tcp_keepalive;
+        refused: socket_options;
+    });
+    decode_address(&place.field("address"), address)
 }
 
 fn decode_address(
@@ -122,12 +149,14 @@ fn inspect_with(place: &Place<'_>, filter: &proto::ListenerFilter, inspect: &mut
             "envoy.filters.listener.tls_inspector" => TLS_INSPECTOR,
             "envoy.filters.listener.http_inspector" => HTTP_INSPECTOR,
             "envoy.filters.listener.proxy_protocol" => PROXY_PROTOCOL,
+            "envoy.filters.listener.original_dst" => ORIGINAL_DST,
             _ => "none",
         },
     };
     match found {
         TLS_INSPECTOR => inspect.tls = true,
         HTTP_INSPECTOR => inspect.http = true,
+        ORIGINAL_DST => inspect.original_destination = true,
         PROXY_PROTOCOL => {
             if inspect.tls || inspect.http {
                 return Err(place.error("what is in front of the connection has to be read first"));
@@ -149,12 +178,20 @@ fn decode_proxy_protocol(
     config: &proxy_protocol::v3::ProxyProtocol,
 ) -> Decoded<ProxyHeader> {
     fields!(place, config => proxy_protocol::v3::ProxyProtocol {
-        honoured: allow_requests_without_proxy_protocol;
-        // What stands behind the addresses is passed on to nobody.
-        ignored: stat_prefix, pass_through_tlvs, tlv_location;
+        honoured: allow_requests_without_proxy_protocol, pass_through_tlvs;
+        ignored: stat_prefix, tlv_location;
         refused: rules, disallowed_versions;
     });
-    Ok(ProxyHeader { optional: *allow_requests_without_proxy_protocol })
+    if let Some(types) = pass_through_tlvs.as_ref().filter(|given| !given.tlv_type.is_empty()) {
+        let place = place.field("pass_through_tlvs");
+        return Err(place
+            .field("tlv_type")
+            .unsupported(format_args!("only some of them: {:?}", types.tlv_type)));
+    }
+    Ok(ProxyHeader {
+        optional: *allow_requests_without_proxy_protocol,
+        keeps_tlvs: pass_through_tlvs.is_some(),
+    })
 }
 
 fn decode_chain(place: &Place<'_>, chain: &proto::FilterChain) -> Decoded<FilterChain> {
@@ -177,15 +214,22 @@ fn decode_chain(place: &Place<'_>, chain: &proto::FilterChain) -> Decoded<Filter
 fn decode_condition(place: &Place<'_>, condition: &proto::FilterChainMatch) -> Decoded<ChainMatch> {
     fields!(place, condition => proto::FilterChainMatch {
         honoured: destination_port, prefix_ranges, source_type, server_names, transport_protocol,
-            application_protocols;
+            application_protocols, direct_source_prefix_ranges, source_prefix_ranges, source_ports;
         ignored: ;
-        refused: address_suffix, suffix_len, direct_source_prefix_ranges, source_prefix_ranges, source_ports;
+        refused: address_suffix, suffix_len;
     });
-    if *source_type != ConnectionSourceType::Any as i32 {
-        return Err(place.field("source_type").unsupported("choosing by where a connection comes from"));
-    }
+    let source_type = match ConnectionSourceType::try_from(*source_type) {
+        Ok(ConnectionSourceType::Any) => SourceType::Any,
+        Ok(ConnectionSourceType::SameIpOrLoopback) => SourceType::Local,
+        Ok(ConnectionSourceType::External) => SourceType::External,
+        Err(_) => return Err(place.field("source_type").unsupported(format_args!("type {source_type}"))),
+    };
     let port = destination_port.map(|p| value::decode_port(&place.field("destination_port"), p.value));
-    let range = |(i, range)| value::decode_range(&place.item("prefix_ranges", i), range);
+    let ranges = |name: &str, ranges: &[CidrRange]| -> Decoded<Vec<_>> {
+        let range = |(i, range)| value::decode_range(&place.item(name, i), range);
+        ranges.iter().enumerate().map(range).collect()
+    };
+    let source_port = |(i, port): (usize, &u32)| value::decode_port(&place.item("source_ports", i), *port);
     for (i, name) in server_names.iter().enumerate() {
         let rest = name.strip_prefix("*.").unwrap_or(name);
         if rest.is_empty() || rest.contains('*') {
@@ -199,10 +243,14 @@ fn decode_condition(place: &Place<'_>, condition: &proto::FilterChainMatch) -> D
     }
     Ok(ChainMatch {
         destination_port: port.transpose()?,
-        destinations: prefix_ranges.iter().enumerate().map(range).collect::<Decoded<_>>()?,
+        destinations: ranges("prefix_ranges", prefix_ranges)?,
         server_names: server_names.iter().map(|name| name.to_ascii_lowercase()).collect(),
         transport_protocol: (!transport_protocol.is_empty()).then(|| transport_protocol.clone()),
         application_protocols: application_protocols.clone(),
+        direct_sources: ranges("direct_source_prefix_ranges", direct_source_prefix_ranges)?,
+        source_type,
+        sources: ranges("source_prefix_ranges", source_prefix_ranges)?,
+        source_ports: source_ports.iter().enumerate().map(source_port).collect::<Decoded<_>>()?,
     })
 }
 
@@ -225,7 +273,12 @@ pub(crate) fn encode(listener: &Listener) -> proto::Listener {
     };
     proto::Listener {
         address: value::encode_address(&EndpointAddress::Socket(address)),
-        listener_filters: encode_inspection(listener.inspect),
+        additional_addresses: listener.binding.more.iter().map(encode_additional).collect(),
+        bind_to_port: listener.binding.unbound.then_some(BoolValue { value: false }),
+        use_original_dst: encode_set(listener.binding.hands_over),
+        transparent: encode_set(listener.binding.transparent),
+        freebind: encode_set(listener.binding.freebind),
+        listener_filters: encode_inspection(listener.inspect, listener.binding.hands_over),
         filter_chains: listener.chains.iter().map(encode_chain).collect(),
         // Nothing chooses it, so it has no condition.
         default_filter_chain: listener
@@ -234,6 +287,18 @@ pub(crate) fn encode(listener: &Listener) -> proto::Listener {
             .map(|chain| proto::FilterChain { filter_chain_match: None, ..encode_chain(chain) }),
         ..common
     }
+}
+
+fn encode_additional(address: &SocketAddr) -> proto::AdditionalAddress {
+    proto::AdditionalAddress {
+        address: value::encode_address(&EndpointAddress::Socket(*address)),
+        ..Default::default()
+    }
+}
+
+/// Nothing where it is not set.
+fn encode_set(flag: bool) -> Option<BoolValue> {
+    flag.then_some(BoolValue { value: true })
 }
 
 /// The listener as gRPC clients read it: nothing but routes, and the one filter that they all know.
@@ -253,7 +318,7 @@ fn api_chain(listener: &Listener) -> Option<&HttpConnectionManager> {
     })
 }
 
-fn encode_inspection(inspect: Inspection) -> Vec<proto::ListenerFilter> {
+fn encode_inspection(inspect: Inspection, hands_over: bool) -> Vec<proto::ListenerFilter> {
     let filter = |name: &str, any| proto::ListenerFilter {
         name: name.to_owned(),
         config_type: Some(ConfigType::TypedConfig(any)),
@@ -266,12 +331,16 @@ fn encode_inspection(inspect: Inspection) -> Vec<proto::ListenerFilter> {
     let header = inspect.proxy_protocol.map(|header| {
         let config = proxy_protocol::v3::ProxyProtocol {
             allow_requests_without_proxy_protocol: header.optional,
+            pass_through_tlvs: header.keeps_tlvs.then(ProxyProtocolPassThroughTlVs::default),
             ..Default::default()
         };
         filter("envoy.filters.listener.proxy_protocol", pack(&config))
     });
     let inspectors = inspect.tls.then(tls).into_iter().chain(inspect.http.then(http));
-    header.into_iter().chain(inspectors).collect()
+    // Who hands over asks the kernel without being told.
+    let asks = (inspect.original_destination && !hands_over)
+        .then(|| filter("envoy.filters.listener.original_dst", pack(&original_dst::v3::OriginalDst {})));
+    asks.into_iter().chain(header).chain(inspectors).collect()
 }
 
 fn encode_chain(chain: &FilterChain) -> proto::FilterChain {
@@ -292,6 +361,14 @@ fn encode_condition(condition: &ChainMatch) -> proto::FilterChainMatch {
         server_names: condition.server_names.clone(),
         transport_protocol: condition.transport_protocol.clone().unwrap_or_default(),
         application_protocols: condition.application_protocols.clone(),
+        direct_source_prefix_ranges: condition.direct_sources.iter().map(value::encode_range).collect(),
+        source_type: match condition.source_type {
+            SourceType::Any => ConnectionSourceType::Any,
+            SourceType::Local => ConnectionSourceType::SameIpOrLoopback,
+            SourceType::External => ConnectionSourceType::External,
+        } as i32,
+        source_prefix_ranges: condition.sources.iter().map(value::encode_range).collect(),
+        source_ports: condition.source_ports.iter().map(|port| u32::from(*port)).collect(),
         ..Default::default()
     }
 }

@@ -2,13 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 use super::cluster_strategies::downstream;
-use super::strategies::{
-    described, duration, fault, header_match, name, routes, string_match, template, upgrade,
-};
+use super::shaping_strategies as shaping;
+use super::strategies::{described, duration, fault, header_match, name, routes, string_match, upgrade};
 use model::authorization::{Permission, Policy, Principal, RuleAction, Rules};
-use model::filter::{HttpFilters, Placed};
+use model::filter::HttpFilters;
 use model::listener::*;
+use model::local_reply::LocalReplies;
+use model::mutation::Mutation;
 use model::path::{EscapedSlashes, PathNormalization};
+use model::rewrite::{HostStripping, PortStripping};
 use model::route::{Upgrade, WeightedCluster};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -30,24 +32,39 @@ fn condition() -> Of<ChainMatch> {
     let range = address_range();
     let server = prop_oneof![name(), name().prop_map(|n| format!("*.{n}"))];
     let transport = select(vec!["tls".to_owned(), "raw_buffer".to_owned()]);
-    (option::of(any::<u16>()), vec(range, 0..3), vec(server, 0..3), option::of(transport), vec(name(), 0..3))
-        .prop_map(|(destination_port, destinations, server_names, transport, application_protocols)| {
-            ChainMatch {
-                destination_port,
-                destinations,
-                server_names,
-                transport_protocol: transport,
-                application_protocols,
-            }
-        })
+    let kind = select(vec![SourceType::Any, SourceType::Local, SourceType::External]);
+    let sources = (vec(range.clone(), 0..2), kind, vec(range.clone(), 0..2), vec(any::<u16>(), 0..2));
+    (
+        option::of(any::<u16>()),
+        vec(range, 0..3),
+        vec(server, 0..3),
+        option::of(transport),
+        vec(name(), 0..3),
+        sources,
+    )
+        .prop_map(
+            |(destination_port, destinations, server_names, transport, application_protocols, sources)| {
+                let (direct_sources, source_type, sources, source_ports) = sources;
+                ChainMatch {
+                    destination_port,
+                    destinations,
+                    server_names,
+                    transport_protocol: transport,
+                    application_protocols,
+                    direct_sources,
+                    source_type,
+                    sources,
+                    source_ports,
+                }
+            },
+        )
         .boxed()
 }
 
 fn log() -> Of<AccessLog> {
-    let json =
-        btree_map(name(), template(), 1..4).prop_map(|fields| LogFormat::Json(fields.into_iter().collect()));
-    let format = prop_oneof![template().prop_map(LogFormat::Text), json];
-    (name(), format).prop_map(|(path, format)| AccessLog { path, format }).boxed()
+    (name(), shaping::log_format(), option::of(shaping::log_filter()), any::<bool>())
+        .prop_map(|(path, format, filter, omit_empty)| AccessLog { path, format, filter, omit_empty })
+        .boxed()
 }
 
 fn tcp() -> Of<Network> {
@@ -66,6 +83,7 @@ fn tcp() -> Of<Network> {
                 max_duration: times.1,
                 max_connect_attempts,
                 access_logs,
+                ..TcpProxy::default()
             })
         })
         .boxed()
@@ -95,11 +113,22 @@ fn http() -> Of<HttpConnectionManager> {
             option::of(duration()),
             filters(),
             select(vec![Underscores::Keep, Underscores::Reject, Underscores::Drop]),
+            shaped(),
         ),
     )
         .prop_map(|((stat_prefix, source, path, flags, trusted_hops, upgrades), times, more, ends, last)| {
             HttpConnectionManager {
                 underscores: last.3,
+                local_replies: last.4.0,
+                stripping: last.4.1,
+                early_edits: last.4.2,
+                heads: last.4.3,
+                header_case: last.4.4,
+                client_cert: last.4.5,
+                makes_request_id: last.4.6.0,
+                returns_request_id: last.4.6.1,
+                keeps_forwarded_for: last.4.6.2,
+                via: last.4.7,
                 max_stream_duration: ends.0,
                 max_connection_duration: ends.1,
                 max_requests_per_connection: ends.2,
@@ -125,11 +154,59 @@ fn http() -> Of<HttpConnectionManager> {
         .boxed()
 }
 
+type Shaped = (
+    LocalReplies,
+    HostStripping,
+    Vec<Mutation>,
+    HeadLimits,
+    HeaderCase,
+    ClientCert,
+    (bool, bool, bool),
+    String,
+);
+
+fn shaped() -> Of<Shaped> {
+    let ports = select(vec![PortStripping::Keep, PortStripping::Matching, PortStripping::Any]);
+    let stripping =
+        (ports, any::<bool>()).prop_map(|(port, trailing_dot)| HostStripping { port, trailing_dot });
+    let heads = (option::of(1u32..99), option::of(1u32..99))
+        .prop_map(|(kilobytes, count)| HeadLimits { kilobytes, count });
+    (
+        shaping::local_replies(),
+        stripping,
+        vec(shaping::mutation(), 0..2),
+        heads,
+        select(vec![HeaderCase::Lower, HeaderCase::Proper, HeaderCase::Preserve]),
+        select(vec![ClientCert::Sanitize, ClientCert::ForwardOnly, ClientCert::AlwaysForward]),
+        any::<(bool, bool, bool)>(),
+        name(),
+    )
+        .boxed()
+}
+
 fn filters() -> Of<HttpFilters> {
-    let cors = any::<bool>().prop_map(|disabled| Placed { config: (), disabled });
-    let fault = (fault(), any::<bool>()).prop_map(|(config, disabled)| Box::new(Placed { config, disabled }));
-    (option::of(cors), vec(rules(), 0..2), option::of(fault))
-        .prop_map(|(cors, authorization, fault)| HttpFilters { cors, authorization, fault })
+    (
+        option::of(shaping::placed(Just(()).boxed())),
+        vec(rules(), 0..2),
+        option::of(shaping::placed(fault()).prop_map(Box::new)),
+        (
+            vec(shaping::health(), 0..2),
+            option::of(shaping::placed(shaping::csrf()).prop_map(Box::new)),
+            option::of(shaping::placed((1u32..9).boxed())),
+            option::of(shaping::placed(option::of(shaping::session()).boxed()).prop_map(Box::new)),
+            option::of(shaping::placed(shaping::header_mutations()).prop_map(Box::new)),
+        ),
+    )
+        .prop_map(|(cors, authorization, fault, (health, csrf, buffer, session, mutations))| HttpFilters {
+            health,
+            cors,
+            authorization,
+            fault,
+            csrf,
+            buffer,
+            session,
+            mutations,
+        })
         .boxed()
 }
 
@@ -199,16 +276,42 @@ pub(super) fn listener() -> Of<Listener> {
     let direction = select(vec![Direction::Unspecified, Direction::Inbound, Direction::Outbound]);
     let default_chain =
         option::of(chain().prop_map(|chain| FilterChain { condition: ChainMatch::default(), ..chain }));
-    let header = any::<bool>().prop_map(|optional| ProxyHeader { optional });
-    let inspect = (option::of(header), any::<(bool, bool)>())
-        .prop_map(|(proxy_protocol, (tls, http))| Inspection { proxy_protocol, tls, http });
+    let header =
+        any::<(bool, bool)>().prop_map(|(optional, keeps_tlvs)| ProxyHeader { optional, keeps_tlvs });
+    let inspect = (option::of(header), any::<(bool, bool, bool)>()).prop_map(
+        |(proxy_protocol, (tls, http, original_destination))| Inspection {
+            proxy_protocol,
+            tls,
+            http,
+            original_destination,
+        },
+    );
     let address = any::<(std::net::IpAddr, u16)>().prop_map(Into::into);
-    (name(), address, inspect, vec(chain(), 0..3), default_chain, direction, described())
-        .prop_map(|(name, address, inspect, chains, default_chain, direction, (metadata, provenance))| {
+    let more = vec(any::<(std::net::IpAddr, u16)>().prop_map(Into::into), 0..3);
+    let binding = (more, any::<(bool, bool, bool, bool)>()).prop_map(
+        |(more, (unbound, hands_over, transparent, freebind))| Binding {
+            more,
+            unbound,
+            hands_over,
+            transparent,
+            freebind,
+        },
+    );
+    let sockets = (address, binding);
+    (name(), sockets, inspect, vec(chain(), 0..3), default_chain, direction, described())
+        .prop_map(|(name, sockets, inspect, chains, default_chain, direction, (metadata, provenance))| {
+            let (address, binding) = sockets;
+            let apart = |(port, mut chain): (u16, FilterChain)| {
+                chain.condition.destination_port = Some(port);
+                chain
+            };
+            let chains = (0..).zip(chains).map(apart).collect();
+            let original_destination = inspect.original_destination || binding.hands_over;
             Listener {
                 name,
                 address: Some(address),
-                inspect,
+                binding,
+                inspect: Inspection { original_destination, ..inspect },
                 chains,
                 default_chain,
                 direction,
@@ -231,6 +334,7 @@ pub(super) fn api_listener() -> Of<Listener> {
             };
             Listener {
                 address: None,
+                binding: Binding::default(),
                 inspect: Inspection::default(),
                 chains: vec![chain],
                 default_chain: None,

@@ -2,26 +2,33 @@
 
 use super::place::{Decoded, Place, fields};
 use super::value::{self, decode_duration, decode_limit, encode_duration, encode_number};
-use super::{headers, text};
+use super::{affinity, headers, text};
 use envoy_types::pb::envoy::config::route::v3 as proto;
+use envoy_types::pb::envoy::extensions::retry::host::omit_canary_hosts::v3::OmitCanaryHostsPredicate;
+use envoy_types::pb::envoy::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use model::header::HeaderTest;
 use model::matcher::StringMatch;
-use model::retry::{BACK_OFF_BASE, RetryConditions, RetryPolicy};
+use model::retry::{
+    BACK_OFF_BASE, RESET_MAX, ResetBackOff, ResetFormat, RetryConditions, RetryExtras, RetryPolicy,
+};
 use proto::header_matcher::HeaderMatchSpecifier;
-use proto::retry_policy::{RetryBackOff, RetryHostPredicate, retry_host_predicate::ConfigType};
+use proto::retry_policy::{
+    ResetHeader, ResetHeaderFormat, RetryBackOff, RetryHostPredicate, retry_host_predicate::ConfigType,
+};
 
 const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
+const OMIT_CANARIES: &str = "envoy.retry_host_predicates.omit_canary_hosts";
+const OMIT_METADATA: &str = "envoy.retry_host_predicates.omit_host_metadata";
 
 pub(crate) fn decode(place: &Place<'_>, policy: &proto::RetryPolicy) -> Decoded<RetryPolicy> {
     fields!(place, policy => proto::RetryPolicy {
         honoured: retry_on, num_retries, per_try_timeout, retry_host_predicate, host_selection_retry_max_attempts,
-            retriable_status_codes, retry_back_off, retriable_headers, per_try_idle_timeout;
+            retriable_status_codes, retry_back_off, retriable_headers, per_try_idle_timeout,
+            rate_limited_retry_back_off, retriable_request_headers;
         ignored: ;
-        refused: retry_priority, retry_options_predicates, rate_limited_retry_back_off, retriable_request_headers,
-            refresh_cluster_on_retry;
+        refused: retry_priority, retry_options_predicates, refresh_cluster_on_retry;
     });
-    value::refuse_limit(place, "per_try_idle_timeout", per_try_idle_timeout)?;
     // Envoy passes over tokens it does not know, and so do we: `idempotent_reset` relies on it.
     let (mut conditions, _) = RetryConditions::parse(retry_on);
     if let Some(codes) = &mut conditions.status_codes {
@@ -36,8 +43,21 @@ pub(crate) fn decode(place: &Place<'_>, policy: &proto::RetryPolicy) -> Decoded<
         }
     }
     let (back_off_base, back_off_max) = decode_back_off(&place.field("retry_back_off"), retry_back_off)?;
+    let mut avoid_previous_hosts = false;
+    let request_header = |(i, m)| headers::decode_match(&place.item("retriable_request_headers", i), m);
+    let mut more = RetryExtras {
+        request_headers: retriable_request_headers
+            .iter()
+            .enumerate()
+            .map(request_header)
+            .collect::<Decoded<_>>()?,
+        per_try_idle_timeout: decode_limit(&place.field("per_try_idle_timeout"), per_try_idle_timeout, None)?,
+        reset: decode_reset(&place.field("rate_limited_retry_back_off"), rate_limited_retry_back_off)?,
+        ..RetryExtras::default()
+    };
     for (i, predicate) in retry_host_predicate.iter().enumerate() {
-        check_predicate(&place.item("retry_host_predicate", i), predicate)?;
+        let place = place.item("retry_host_predicate", i);
+        decode_predicate(&place, predicate, &mut avoid_previous_hosts, &mut more)?;
     }
     Ok(RetryPolicy {
         conditions,
@@ -45,21 +65,88 @@ pub(crate) fn decode(place: &Place<'_>, policy: &proto::RetryPolicy) -> Decoded<
         per_try_timeout: decode_limit(&place.field("per_try_timeout"), per_try_timeout, None)?,
         back_off_base,
         back_off_max,
-        avoid_previous_hosts: !retry_host_predicate.is_empty(),
+        avoid_previous_hosts,
         host_picks: u32::try_from(*host_selection_retry_max_attempts).unwrap_or(u32::MAX).max(1),
+        more: (more != RetryExtras::default()).then(|| Box::new(more)),
     })
 }
 
-fn check_predicate(place: &Place<'_>, predicate: &RetryHostPredicate) -> Decoded<()> {
-    let named = predicate.name == PREVIOUS_HOSTS;
-    let known = match &predicate.config_type {
-        None => named,
-        Some(ConfigType::TypedConfig(any)) => value::type_name(any).ends_with(".PreviousHostsPredicate"),
-    };
-    match known {
-        true => Ok(()),
-        false => Err(place.unsupported(format_args!("predicate `{}`", predicate.name))),
+fn decode_predicate(
+    place: &Place<'_>,
+    predicate: &RetryHostPredicate,
+    avoid_previous_hosts: &mut bool,
+    more: &mut RetryExtras,
+) -> Decoded<()> {
+    let any = predicate.config_type.as_ref().map(|ConfigType::TypedConfig(any)| any);
+    let kind = any.map(value::type_name).and_then(|name| name.rsplit('.').next());
+    match (kind, predicate.name.as_str(), any) {
+        (Some("PreviousHostsPredicate"), _, _) | (None, PREVIOUS_HOSTS, _) => *avoid_previous_hosts = true,
+        (Some("OmitCanaryHostsPredicate"), _, _) | (None, OMIT_CANARIES, _) => more.omit_canaries = true,
+        (Some("OmitHostMetadataConfig"), _, Some(any)) => {
+            let config: OmitHostMetadataConfig = value::unpack(&place.field("typed_config"), any)?;
+            more.omit = affinity::decode_subset(&config.metadata_match);
+        }
+        _ => return Err(place.unsupported(format_args!("predicate `{}`", predicate.name))),
     }
+    Ok(())
+}
+
+fn decode_reset(
+    place: &Place<'_>,
+    back_off: &Option<proto::retry_policy::RateLimitedRetryBackOff>,
+) -> Decoded<Option<ResetBackOff>> {
+    let Some(back_off) = back_off else { return Ok(None) };
+    let header = |(i, header): (usize, &ResetHeader)| {
+        let place = place.item("reset_headers", i);
+        let format = match ResetHeaderFormat::try_from(header.format) {
+            Ok(ResetHeaderFormat::Seconds) => ResetFormat::Seconds,
+            Ok(ResetHeaderFormat::UnixTimestamp) => ResetFormat::UnixTimestamp,
+            Err(_) => return Err(place.field("format").unsupported(header.format)),
+        };
+        Ok((headers::decode_plain_name(&place.field("name"), &header.name)?, format))
+    };
+    let headers = back_off.reset_headers.iter().enumerate().map(header).collect::<Decoded<Vec<_>>>()?;
+    if headers.is_empty() {
+        return Err(place.field("reset_headers").error("at least one is required"));
+    }
+    let max = back_off.max_interval.as_ref();
+    let max = max.map(|max| decode_duration(&place.field("max_interval"), max)).transpose()?;
+    Ok(Some(ResetBackOff { headers, max: max.unwrap_or(RESET_MAX) }))
+}
+
+fn encode_reset(reset: &ResetBackOff) -> proto::retry_policy::RateLimitedRetryBackOff {
+    let header = |(name, format): &(http::HeaderName, ResetFormat)| ResetHeader {
+        name: name.as_str().to_owned(),
+        format: match format {
+            ResetFormat::Seconds => ResetHeaderFormat::Seconds,
+            ResetFormat::UnixTimestamp => ResetHeaderFormat::UnixTimestamp,
+        } as i32,
+    };
+    proto::retry_policy::RateLimitedRetryBackOff {
+        reset_headers: reset.headers.iter().map(header).collect(),
+        max_interval: Some(encode_duration(reset.max)),
+    }
+}
+
+/// In the order in which they are asked.
+fn encode_predicates(policy: &RetryPolicy) -> Vec<RetryHostPredicate> {
+    let predicate = |name: &str, any| RetryHostPredicate {
+        name: name.to_owned(),
+        config_type: Some(ConfigType::TypedConfig(any)),
+    };
+    let mut all = Vec::new();
+    if policy.avoid_previous_hosts {
+        all.push(predicate(PREVIOUS_HOSTS, value::pack(&PreviousHostsPredicate {})));
+    }
+    let Some(more) = &policy.more else { return all };
+    if more.omit_canaries {
+        all.push(predicate(OMIT_CANARIES, value::pack(&OmitCanaryHostsPredicate {})));
+    }
+    if !more.omit.is_empty() {
+        let config = OmitHostMetadataConfig { metadata_match: affinity::encode_subset(&more.omit) };
+        all.push(predicate(OMIT_METADATA, value::pack(&config)));
+    }
+    all
 }
 
 fn decode_header(place: &Place<'_>, matcher: &proto::HeaderMatcher) -> Decoded<(String, StringMatch)> {
@@ -97,10 +184,6 @@ fn decode_back_off(
 }
 
 pub(crate) fn encode(policy: &RetryPolicy) -> proto::RetryPolicy {
-    let predicate = RetryHostPredicate {
-        name: PREVIOUS_HOSTS.to_owned(),
-        config_type: Some(ConfigType::TypedConfig(value::pack(&PreviousHostsPredicate {}))),
-    };
     let header = |(name, wanted): &(String, StringMatch)| proto::HeaderMatcher {
         name: name.clone(),
         header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(text::encode_string_match(wanted))),
@@ -110,7 +193,7 @@ pub(crate) fn encode(policy: &RetryPolicy) -> proto::RetryPolicy {
         retry_on: policy.conditions.tokens(),
         num_retries: encode_number(policy.retries),
         per_try_timeout: policy.per_try_timeout.map(encode_duration),
-        retry_host_predicate: if policy.avoid_previous_hosts { vec![predicate] } else { Vec::new() },
+        retry_host_predicate: encode_predicates(policy),
         host_selection_retry_max_attempts: policy.host_picks.into(),
         retriable_status_codes: policy
             .conditions
@@ -124,6 +207,16 @@ pub(crate) fn encode(policy: &RetryPolicy) -> proto::RetryPolicy {
             max_interval: Some(encode_duration(policy.back_off_max)),
         }),
         retriable_headers: policy.conditions.response_headers.iter().map(header).collect(),
+        per_try_idle_timeout: policy.per_try_idle_timeout().map(encode_duration),
+        rate_limited_retry_back_off: policy
+            .more
+            .iter()
+            .find_map(|more| more.reset.as_ref().map(encode_reset)),
+        retriable_request_headers: policy
+            .more
+            .iter()
+            .flat_map(|more| more.request_headers.iter().map(headers::encode_match))
+            .collect(),
         ..Default::default()
     }
 }

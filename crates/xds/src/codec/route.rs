@@ -88,10 +88,11 @@ fn decode_host(place: &Place<'_>, host: &proto::VirtualHost, mirrors: &[Mirror])
     fields!(place, host => proto::VirtualHost {
         honoured: name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove,
             response_headers_to_add, response_headers_to_remove, typed_per_filter_config,
-            include_request_attempt_count, retry_policy, request_mirror_policies, cors;
+            include_request_attempt_count, include_attempt_count_in_response, retry_policy,
+            request_mirror_policies, cors;
         // Virtual clusters only name statistics. Bodies are kept for retries within a bound of our own.
         ignored: virtual_clusters, per_request_buffer_limit_bytes, request_body_buffer_limit, metadata;
-        refused: matcher, rate_limits, include_attempt_count_in_response, retry_policy_typed_config,
+        refused: matcher, rate_limits, retry_policy_typed_config,
             hedge_policy, include_is_timeout_retry_header, route_specifiers;
     });
     let own = forward::decode_mirrors(place, request_mirror_policies)?;
@@ -127,6 +128,7 @@ fn decode_host(place: &Place<'_>, host: &proto::VirtualHost, mirrors: &[Mirror])
         retry: retry.transpose()?,
         require_tls,
         attempt_count_in_request: *include_request_attempt_count,
+        attempt_count_in_response: *include_attempt_count_in_response,
         filters: with_old_cors(place, filter::decode_settings(place, typed_per_filter_config)?, cors)?,
     })
 }
@@ -173,6 +175,7 @@ fn encode_host(host: &VirtualHost) -> proto::VirtualHost {
         response_headers_to_add,
         response_headers_to_remove,
         include_request_attempt_count: host.attempt_count_in_request,
+        include_attempt_count_in_response: host.attempt_count_in_response,
         retry_policy: host.retry.as_ref().map(retry::encode),
         typed_per_filter_config: filter::encode_settings(host.filters.as_deref()),
         ..Default::default()

@@ -84,6 +84,7 @@ pub(super) fn balance() -> Of<(LoadBalancing, Spread)> {
                 slow_start: slow_start.filter(|_| is_least || policy == LoadBalancing::RoundRobin),
                 subsets,
                 destination_header: None,
+                destination_port: None,
                 hash_host_names: names,
             };
             (policy, spread)
@@ -164,7 +165,11 @@ pub(super) fn connections() -> Of<Connections> {
     let keepalive = (option::of(1u32..9), seconds(), seconds())
         .prop_map(|(probes, time, interval)| Keepalive { probes, time, interval });
     (option::of(1u32..9999), option::of(keepalive))
-        .prop_map(|(max_requests, keepalive)| Connections { max_requests, keepalive })
+        .prop_map(|(max_requests, keepalive)| Connections {
+            max_requests,
+            keepalive,
+            header_case: model::header::HeaderCase::Proper,
+        })
         .boxed()
 }
 

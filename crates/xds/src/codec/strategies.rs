@@ -3,6 +3,7 @@
 
 use super::Resource;
 use super::cluster_strategies::{assignment, cluster, secret};
+use super::shaping_strategies as shaping;
 use super::spread_strategies::{criteria, hash_policy, priority};
 use http::HeaderName;
 use model::cors::Cors;
@@ -13,15 +14,18 @@ use model::header::{EditAction, HeaderEdit, HeaderEdits, HeaderMatch, HeaderTest
 use model::matcher::{StringMatch, StringMatchKind};
 use model::metadata::{Metadata, Value};
 use model::provenance::Provenance;
-use model::retry::{GRPC_RETRY_STATUSES, RetryConditions, RetryPolicy};
+use model::retry::{
+    GRPC_RETRY_STATUSES, ResetBackOff, ResetFormat, RetryConditions, RetryExtras, RetryPolicy,
+};
 use model::route::*;
+use model::uri_template::{UriRewrite, UriTemplate};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use std::time::Duration;
 
-type Of<T> = BoxedStrategy<T>;
+pub(super) type Of<T> = BoxedStrategy<T>;
 
 pub(super) fn name() -> Of<String> {
     "[a-z][a-z0-9.|_-]{0,12}".boxed()
@@ -99,7 +103,7 @@ pub(super) fn header_match() -> Of<HeaderMatch> {
         .boxed()
 }
 
-fn edits() -> Of<HeaderEdits> {
+pub(super) fn edits() -> Of<HeaderEdits> {
     let action = select(vec![
         EditAction::AppendOrAdd,
         EditAction::AddIfAbsent,
@@ -133,8 +137,25 @@ fn retry() -> Of<RetryPolicy> {
             response_headers,
             ..RetryConditions::parse(&[tokens, more].concat().join(",")).0
         });
-    (conditions, any::<u32>(), option::of(duration()), duration(), duration(), any::<bool>(), 1u32..99)
-        .prop_map(|(conditions, retries, per_try_timeout, base, more, avoid_previous_hosts, host_picks)| {
+    let reset = (
+        vec((header_name(), select(vec![ResetFormat::Seconds, ResetFormat::UnixTimestamp])), 1..3),
+        duration(),
+    )
+        .prop_map(|(headers, max)| ResetBackOff { headers, max });
+    let extras =
+        (vec(header_match(), 0..2), option::of(duration()), option::of(reset), any::<bool>(), criteria())
+            .prop_map(|(request_headers, per_try_idle_timeout, reset, omit_canaries, omit)| RetryExtras {
+                request_headers,
+                per_try_idle_timeout,
+                reset,
+                omit_canaries,
+                omit,
+            })
+            .prop_map(|extras| (extras != RetryExtras::default()).then(|| Box::new(extras)));
+    let picks = (any::<bool>(), 1u32..99, extras);
+    (conditions, any::<u32>(), option::of(duration()), duration(), duration(), picks)
+        .prop_map(|(conditions, retries, per_try_timeout, base, more, picks)| {
+            let (avoid_previous_hosts, host_picks, extras) = picks;
             RetryPolicy {
                 conditions,
                 retries,
@@ -143,6 +164,7 @@ fn retry() -> Of<RetryPolicy> {
                 back_off_max: base + more,
                 avoid_previous_hosts,
                 host_picks,
+                more: extras,
             }
         })
         .boxed()
@@ -186,6 +208,7 @@ fn condition() -> Of<RouteMatch> {
         prop_oneof![path(), Just("/".to_owned()), Just(String::new())].prop_map(PathMatch::Prefix),
         path().prop_map(PathMatch::SegmentPrefix),
         Just(PathMatch::Regex(model::matcher::Pattern::new("/v[0-9]+/.*").unwrap())),
+        Just(PathMatch::Template(UriTemplate::parse("/a/{b}/{c=**}").unwrap())),
         Just(PathMatch::Connect),
     ];
     let query = (name(), option::of(string_match())).prop_map(|(name, value)| QueryMatch { name, value });
@@ -210,6 +233,8 @@ fn path_rewrite() -> Of<PathRewrite> {
         path().prop_map(PathRewrite::Prefix),
         prop_oneof![path(), Just(r"/a\b".to_owned())].prop_map(PathRewrite::Full),
         substitution().prop_map(PathRewrite::Regex),
+        Just(PathRewrite::Template(UriRewrite::parse("/{c}/x").unwrap())),
+        Just(PathRewrite::Formatted(Template::parse("/a/%REQ(x-a)%").unwrap())),
     ]
     .boxed()
 }
@@ -243,7 +268,7 @@ fn target() -> Of<Target> {
     .boxed()
 }
 
-fn fraction() -> Of<Fraction> {
+pub(super) fn fraction() -> Of<Fraction> {
     (any::<u32>(), select(vec![100, 10_000, 1_000_000]))
         .prop_map(|(numerator, denominator)| Fraction { numerator, denominator })
         .boxed()
@@ -252,12 +277,15 @@ fn fraction() -> Of<Fraction> {
 fn mirror() -> Of<Mirror> {
     let target =
         prop_oneof![name().prop_map(MirrorTarget::Cluster), header_name().prop_map(MirrorTarget::Header),];
-    (target, option::of(fraction()), any::<bool>(), option::of(any::<bool>()))
-        .prop_map(|(target, share, keep_host, trace_sampled)| Mirror {
+    let edits = vec(shaping::mutation(), 0..2);
+    (target, option::of(fraction()), any::<bool>(), option::of(any::<bool>()), option::of(name()), edits)
+        .prop_map(|(target, share, keep_host, trace_sampled, host, edits)| Mirror {
             target,
             share,
             keep_host,
             trace_sampled,
+            host,
+            edits,
         })
         .boxed()
 }
@@ -286,27 +314,37 @@ pub(super) fn fault() -> Of<Fault> {
         any::<u32>().prop_map(AbortAnswer::Grpc),
         Just(AbortAnswer::Header),
     ];
-    let abort = (answer, fraction()).prop_map(|(answer, share)| Abort { answer, share });
+    let abort = (answer, fraction(), text()).prop_map(|(answer, share, body)| Abort { answer, share, body });
     let cluster = prop_oneof![Just(String::new()), name()];
     let headers = vec(header_match(), 0..2);
-    (option::of(delay), option::of(abort), headers, cluster, option::of(any::<u32>()))
-        .prop_map(|(delay, abort, headers, upstream_cluster, max_active)| Fault {
+    (option::of(delay), option::of(abort), headers, cluster, option::of(any::<u32>()), vec(name(), 0..2))
+        .prop_map(|(delay, abort, headers, upstream_cluster, max_active, downstream_nodes)| Fault {
             delay,
             abort,
             headers,
             upstream_cluster,
             max_active,
+            downstream_nodes,
         })
         .boxed()
 }
 
-fn setting<T: std::fmt::Debug + Clone + 'static>(config: Of<T>) -> Of<Setting<T>> {
+pub(super) fn setting<T: std::fmt::Debug + Clone + 'static>(config: Of<T>) -> Of<Setting<T>> {
     prop_oneof![Just(Setting::Disabled), config.prop_map(Setting::Use)].boxed()
 }
 
 fn filters() -> Of<Option<Box<FilterSettings>>> {
-    (option::of(setting(cors())), option::of(setting(fault())))
-        .prop_map(|(cors, fault)| FilterSettings { cors, fault }.boxed())
+    (
+        option::of(setting(cors())),
+        option::of(setting(fault())),
+        option::of(setting(shaping::csrf())),
+        option::of(shaping::buffer_setting()),
+        option::of(setting(shaping::session())),
+        option::of(setting(shaping::mutations())),
+    )
+        .prop_map(|(cors, fault, csrf, buffer, session, mutations)| {
+            FilterSettings { cors, fault, csrf, buffer, session, mutations }.boxed()
+        })
         .boxed()
 }
 
@@ -315,6 +353,8 @@ fn action() -> Of<Action> {
         name().prop_map(HostRewrite::Literal),
         Just(HostRewrite::Endpoint),
         header_name().prop_map(HostRewrite::Header),
+        substitution().prop_map(HostRewrite::Path),
+        Just(HostRewrite::Formatted(Template::parse("%REQ(x-a)%").unwrap())),
     ];
     let grpc = (option::of(duration()), prop_oneof![Just(Duration::ZERO), duration()])
         .prop_map(|(max, offset)| GrpcTimeout { max, offset });
@@ -387,10 +427,10 @@ pub(super) fn routes() -> Of<RouteConfiguration> {
         edits(),
         edits(),
         option::of(retry()),
-        (any::<(bool, bool)>(), filters()),
+        (any::<(bool, bool, bool)>(), filters()),
     )
         .prop_map(|(name, domains, routes, request_headers, response_headers, retry, more)| {
-            let ((require_tls, attempts), filters) = more;
+            let ((require_tls, attempts, told), filters) = more;
             VirtualHost {
                 filters,
                 name,
@@ -401,6 +441,7 @@ pub(super) fn routes() -> Of<RouteConfiguration> {
                 retry,
                 require_tls,
                 attempt_count_in_request: attempts,
+                attempt_count_in_response: told,
             }
         });
     (name(), vec(host, 0..3), edits(), edits(), any::<(bool, bool, bool)>(), filters())

@@ -1,6 +1,7 @@
 //! The HTTP version spoken to a cluster, and how long an idle connection is kept: in the new way
 //! (`typed_extension_protocol_options`) and the old (fields of the cluster itself).
 
+use super::header_case;
 use super::place::{Decoded, Place, fields};
 use super::value::{self, decode_limit, encode_limit, pack, type_name, unpack};
 use envoy_types::pb::envoy::config::core::v3 as core_proto;
@@ -12,7 +13,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::{
 };
 use envoy_types::pb::google::protobuf::Any;
 use model::cluster::UpstreamHttp;
-use model::listener::Underscores;
+use model::listener::{HeaderCase, Underscores};
 use options::explicit_http_config::ProtocolConfig;
 use options::{ExplicitHttpConfig, UpstreamProtocolOptions};
 use std::collections::HashMap;
@@ -37,6 +38,7 @@ pub(crate) struct Spoken {
     pub(crate) http: UpstreamHttp,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) max_requests: Option<u32>,
+    pub(crate) header_case: HeaderCase,
 }
 
 pub(crate) fn decode(place: &Place<'_>, given: Options<'_>) -> Decoded<Spoken> {
@@ -62,7 +64,9 @@ pub(crate) fn decode(place: &Place<'_>, given: Options<'_>) -> Decoded<Spoken> {
         (false, Some(_)) => UpstreamHttp::Http2,
         (false, None) => UpstreamHttp::Http1,
     };
-    decode_common(&place.field("common_http_protocol_options"), given.common, http)
+    let case = header_case::decode(&place.field("http_protocol_options"), given.http1)?;
+    let common = decode_common(&place.field("common_http_protocol_options"), given.common, http)?;
+    Ok(Spoken { header_case: case, ..common })
 }
 
 fn decode_typed(place: &Place<'_>, typed: &HttpProtocolOptions) -> Decoded<Spoken> {
@@ -73,6 +77,7 @@ fn decode_typed(place: &Place<'_>, typed: &HttpProtocolOptions) -> Decoded<Spoke
         refused: header_validation_config, outlier_detection, request_mirror_policies, hash_policy, retry_policy;
     });
     check_upstream(&place.field("upstream_http_protocol_options"), upstream_http_protocol_options)?;
+    let mut case = HeaderCase::Lower;
     for (i, filter) in http_filters.iter().enumerate() {
         check_filter(&place.item("http_filters", i), filter)?;
     }
@@ -82,7 +87,9 @@ fn decode_typed(place: &Place<'_>, typed: &HttpProtocolOptions) -> Decoded<Spoke
             match &explicit.protocol_config {
                 None => UpstreamHttp::Http1,
                 Some(ProtocolConfig::HttpProtocolOptions(http1)) => {
-                    check_http1(&place.field("http_protocol_options"), &Some(http1.clone()))?;
+                    let (place, http1) = (place.field("http_protocol_options"), Some(http1.clone()));
+                    check_http1(&place, &http1)?;
+                    case = header_case::decode(&place, &http1)?;
                     UpstreamHttp::Http1
                 }
                 Some(ProtocolConfig::Http2ProtocolOptions(http2)) => {
@@ -96,21 +103,27 @@ fn decode_typed(place: &Place<'_>, typed: &HttpProtocolOptions) -> Decoded<Spoke
         }
         Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(same)) => {
             let place = place.field("use_downstream_protocol_config");
-            check_http1(&place.field("http_protocol_options"), &same.http_protocol_options)?;
+            let http1 = place.field("http_protocol_options");
+            check_http1(&http1, &same.http_protocol_options)?;
+            case = header_case::decode(&http1, &same.http_protocol_options)?;
             check_http2(&place.field("http2_protocol_options"), &same.http2_protocol_options)?;
             place.refuse("http3_protocol_options", &same.http3_protocol_options)?;
             UpstreamHttp::AsDownstream
         }
         Some(UpstreamProtocolOptions::AutoConfig(auto)) => {
             let place = place.field("auto_config");
-            check_http1(&place.field("http_protocol_options"), &auto.http_protocol_options)?;
+            let http1 = place.field("http_protocol_options");
+            check_http1(&http1, &auto.http_protocol_options)?;
+            case = header_case::decode(&http1, &auto.http_protocol_options)?;
             check_http2(&place.field("http2_protocol_options"), &auto.http2_protocol_options)?;
             place.refuse("http3_protocol_options", &auto.http3_protocol_options)?;
             UpstreamHttp::Alpn
         }
         None => UpstreamHttp::Http1,
     };
-    decode_common(&place.field("common_http_protocol_options"), common_http_protocol_options, http)
+    let common =
+        decode_common(&place.field("common_http_protocol_options"), common_http_protocol_options, http)?;
+    Ok(Spoken { header_case: case, ..common })
 }
 
 /// Towards a cluster only the filter that every chain has to end with.
@@ -146,14 +159,19 @@ fn decode_common(
     http: UpstreamHttp,
 ) -> Decoded<Spoken> {
     let Some(common) = common else {
-        return Ok(Spoken { http, idle_timeout: Some(IDLE_TIMEOUT), max_requests: None });
+        return Ok(Spoken {
+            http,
+            idle_timeout: Some(IDLE_TIMEOUT),
+            max_requests: None,
+            header_case: HeaderCase::Lower,
+        });
     };
     let limits = decode_limits(place, common)?;
     value::refuse_limit(place, "max_connection_duration", &common.max_connection_duration)?;
     value::refuse_limit(place, "max_stream_duration", &common.max_stream_duration)?;
     place.refuse("headers_with_underscores_action", &common.headers_with_underscores_action)?;
     let max_requests = limits.max_requests_per_connection;
-    Ok(Spoken { http, idle_timeout: limits.idle_timeout, max_requests })
+    Ok(Spoken { http, idle_timeout: limits.idle_timeout, max_requests, header_case: HeaderCase::Lower })
 }
 
 /// Limits of connections.
@@ -199,26 +217,16 @@ pub(crate) fn check_http1(
     place: &Place<'_>,
     http1: &Option<core_proto::Http1ProtocolOptions>,
 ) -> Decoded<()> {
-    use core_proto::http1_protocol_options::header_key_format::HeaderFormat;
     let Some(http1) = http1 else { return Ok(()) };
     fields!(place, http1 => core_proto::Http1ProtocolOptions {
-        honoured: header_key_format;
+        honoured: ;
+        checked: header_key_format;
         // HTTP/1.0 is served whatever is said; so are trailers.
         ignored: allow_absolute_url, accept_http_10, enable_trailers,
             override_stream_error_on_invalid_http_message, use_balsa_parser, allow_custom_methods;
         refused: default_host_for_http_10, allow_chunked_length, send_fully_qualified_url, ignore_http_11_upgrade;
     });
-    match header_key_format.as_ref().and_then(|format| format.header_format.as_ref()) {
-        Some(HeaderFormat::ProperCaseWords(_)) => {
-            Err(place.field("header_key_format").unsupported("proper_case_words"))
-        }
-        Some(HeaderFormat::StatefulFormatter(formatter)) => {
-            let place = place.field("header_key_format");
-            Err(place
-                .unsupported(format_args!("formatter `{}`: names are written in lower case", formatter.name)))
-        }
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 pub(crate) fn check_http2(
@@ -245,8 +253,12 @@ pub(crate) fn encode(
     http: UpstreamHttp,
     idle_timeout: Option<Duration>,
     max_requests: Option<u32>,
+    case: HeaderCase,
 ) -> HashMap<String, Any> {
-    let http1 = core_proto::Http1ProtocolOptions::default;
+    let http1 = || core_proto::Http1ProtocolOptions {
+        header_key_format: header_case::encode(case),
+        ..Default::default()
+    };
     // So that an upgrade can be passed on over HTTP/2, as extended CONNECT.
     let http2 = || core_proto::Http2ProtocolOptions { allow_connect: true, ..Default::default() };
     let explicit = |config| {

@@ -22,7 +22,10 @@ static FORWARD: Shape = Shape { maps: &[], fields: &[(3, &WEIGHTED_ALL), (4, &ME
 static ROUTE: Shape = Shape { maps: &[13], fields: &[(2, &FORWARD), (4, &METADATA)] };
 static VIRTUAL_HOST: Shape = Shape { maps: &[15], fields: &[(3, &ROUTE)] };
 pub(crate) static ROUTES: Shape = Shape { maps: &[16], fields: &[(2, &VIRTUAL_HOST)] };
-pub(crate) static HTTP: Shape = Shape { maps: &[], fields: &[(4, &ROUTES)] };
+static REPLY_FORMAT: Shape = Shape { maps: &[], fields: &[(2, &STRUCT)] };
+static MAPPER: Shape = Shape { maps: &[], fields: &[(4, &REPLY_FORMAT)] };
+static REPLIES: Shape = Shape { maps: &[], fields: &[(1, &MAPPER), (2, &REPLY_FORMAT)] };
+pub(crate) static HTTP: Shape = Shape { maps: &[], fields: &[(4, &ROUTES), (38, &REPLIES)] };
 
 static RULES: Shape = Shape { maps: &[2], fields: &[] };
 pub(crate) static RBAC: Shape = Shape { maps: &[], fields: &[(1, &RULES)] };

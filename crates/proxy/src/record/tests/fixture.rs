@@ -33,6 +33,7 @@ pub(super) fn listener(direction: Direction) -> Listener {
     Listener {
         name: "l".into(),
         address: None,
+        binding: Default::default(),
         inspect: Inspection::default(),
         chains: vec![],
         default_chain: None,
@@ -55,6 +56,9 @@ pub(super) fn connection(peer_uri: Option<&str>) -> Arc<ConnectionRecord> {
         id: 7,
         remote: "127.1.0.9:50000".parse().unwrap(),
         local: "127.1.0.5:9080".parse().unwrap(),
+        direct: "127.1.0.9:50000".parse().unwrap(),
+        is_restored: false,
+        notes: None,
         server_name: Some("outbound_.9080_._.reviews".into()),
         tls_version: peer_uri.map(|_| "TLSv1.3"),
         peer_uri: peer_uri.map(Into::into),
@@ -146,8 +150,5 @@ pub(super) const CALLER: &str = "spiffe://cluster.local/ns/default/sa/bookinfo-p
 pub(super) const SERVER: &str = "spiffe://cluster.local/ns/default/sa/bookinfo-reviews";
 
 pub(super) fn text_log(path: &Path, format: &str) -> AccessLog {
-    AccessLog {
-        path: path.to_str().unwrap().into(),
-        format: LogFormat::Text(Template::parse(format).unwrap()),
-    }
+    AccessLog::new(path.to_str().unwrap(), LogFormat::Text(Template::parse(format).unwrap()))
 }

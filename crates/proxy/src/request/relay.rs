@@ -1,0 +1,69 @@
+//! What a proxy passes on of what proxies before it said, and says of itself: `x-forwarded-client-cert`, `via`, the
+//! request's id in answers; and bounds on heads that are configured.
+
+use super::Stage;
+use super::answer::REQUEST_ID;
+use crate::failure::Failure;
+use crate::record::ConnectionRecord;
+use http::header::{HeaderName, VIA};
+use http::{HeaderMap, HeaderValue};
+use model::listener::{ClientCert, HeadLimits, HttpConnectionManager};
+
+const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+
+/// Cleans a request of what is not to be believed, and signs it.
+pub(super) fn prepare(
+    headers: &mut HeaderMap,
+    manager: &HttpConnectionManager,
+    connection: &ConnectionRecord,
+) {
+    let passes = match manager.client_cert {
+        ClientCert::Sanitize => false,
+        ClientCert::ForwardOnly => connection.is_mutual_tls(),
+        ClientCert::AlwaysForward => true,
+    };
+    if !passes {
+        headers.remove(CLIENT_CERT);
+    }
+    append_via(headers, &manager.via);
+}
+
+/// Whether a head is larger than is configured.
+pub(super) fn exceeded(limits: &HeadLimits, headers: &HeaderMap) -> Option<Failure> {
+    if *limits == HeadLimits::default() {
+        return None;
+    }
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let is_large = limits.kilobytes.is_some_and(|most| bytes > most as usize * 1024);
+    let is_many = limits.count.is_some_and(|most| headers.len() > most as usize);
+    (is_large || is_many).then_some(Failure::HeadersTooLarge)
+}
+
+fn append_via(headers: &mut HeaderMap, via: &str) {
+    if via.is_empty() {
+        return;
+    }
+    let all = match headers.get(VIA) {
+        Some(told) => [told.as_bytes(), b", ", via.as_bytes()].concat(),
+        None => via.as_bytes().to_vec(),
+    };
+    if let Ok(value) = HeaderValue::from_bytes(&all) {
+        headers.insert(VIA, value);
+    }
+}
+
+impl Stage<'_> {
+    /// Signs an answer as configured. `attempts` is told where the host wants it.
+    pub(super) fn sign(&self, headers: &mut HeaderMap, attempts: Option<u32>) {
+        append_via(headers, &self.http.manager.via);
+        if self.http.manager.returns_request_id
+            && let Ok(id) = HeaderValue::from_str(&self.head.id)
+        {
+            headers.insert(REQUEST_ID, id);
+        }
+        if let Some(attempts) = attempts {
+            headers.insert(ATTEMPT_COUNT, HeaderValue::from(attempts));
+        }
+    }
+}
