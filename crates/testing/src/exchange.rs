@@ -53,6 +53,31 @@ impl Connection {
         Self { stream, read: Vec::new(), ended: false }
     }
 
+    /// Connects from an address of this machine.
+    pub fn open_from(source: SocketAddr, address: SocketAddr) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let connecting = async {
+            let socket = match source {
+                SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4().unwrap(),
+                SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6().unwrap(),
+            };
+            socket.set_reuseaddr(true).unwrap();
+            socket.bind(source).unwrap_or_else(|error| panic!("from {source}: {error}"));
+            let stream = socket.connect(address).await.unwrap_or_else(|error| panic!("{address}: {error}"));
+            stream.into_std().unwrap()
+        };
+        let stream = runtime.block_on(connecting);
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, read: Vec::new(), ended: false }
+    }
+
+    /// This end's address.
+    pub fn local(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
     /// Sends bytes. The other side may have closed already; its answer tells.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
