@@ -82,9 +82,8 @@ def beside(measured, started, load, folder, with_syscalls=True):
     """Adds what can be seen of each peer outside the timed rounds. `started[peer]` begins with its process, `load(peer)`
     is a short load; one that knows latencies the rounds do not know gives them."""
     for peer, (process, *_) in started.items():
-        facts = dict(process.memory())
         done = load(peer)
-        facts |= {"p50_us": done.p50_us, "p99_us": done.p99_us}
+        facts = {**process.memory(), "p50_us": done.p50_us, "p99_us": done.p99_us}
         if with_syscalls:
             facts |= syscalls(process, lambda: load(peer), folder)
         measured.extra[peer] = facts
