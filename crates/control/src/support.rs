@@ -9,6 +9,8 @@ use std::fmt::Write;
 pub(crate) enum Standing {
     /// It will.
     NotYet,
+    /// At gateways it does.
+    AtGateways,
     /// There is nothing here that it could be about.
     NotHere,
 }
@@ -49,15 +51,12 @@ const PROXY: &str = "ProxyConfig";
 const KINDS: [&str; 10] =
     [VS, DR, GATEWAY, ENTRY, "WorkloadEntry", GROUP, SIDECAR, PROXY, "PeerAuthentication", "MeshConfig"];
 
-const ANY_ADDRESS: &str = "sidecars obey; at gateways this match takes no connection";
-
 /// What is said, by kind.
 pub(crate) static WORDS: &[Word] = &[
     not_yet(VS, "retries.retryRemoteLocalities", "every endpoint may be tried"),
     not_here(VS, "match[].statPrefix", "metrics keep their names, as `istio_requests_total` does everywhere"),
     not_here(VS, "fault.delay.exponentialDelay", "nobody implements it"),
     not_here(VS, "fault.abort.http2Error", "nobody implements it"),
-    not_yet(VS, "sourceSubnet", ANY_ADDRESS),
     of_value(
         not_here(
             DR,
@@ -67,16 +66,30 @@ pub(crate) static WORDS: &[Word] = &[
         "PASSTHROUGH",
     ),
     not_yet(DR, "loadBalancer.zoneAwareLbSetting", "all zones are alike"),
-    not_yet(DR, "connectionPool.tcp.maxConnectionDuration", "connections are used on"),
-    not_yet(DR, "connectionPool.http.maxConcurrentStreams", "there is no limit"),
-    not_yet(DR, "connectionPool.http.http2KeepAlive", "no pings are sent"),
+    not_yet(
+        DR,
+        "connectionPool.tcp.maxConnectionDuration",
+        "stock Envoy obeys; `ieum proxy` uses connections on",
+    ),
+    not_yet(
+        DR,
+        "connectionPool.http.maxConcurrentStreams",
+        "stock Envoy obeys; `ieum proxy` has a limit of its own",
+    ),
+    not_yet(DR, "connectionPool.http.http2KeepAlive", "stock Envoy obeys; `ieum proxy` sends no pings"),
     not_here(
         DR,
         "outlierDetection.consecutiveErrors",
         "Istio ignores it too; write `consecutiveGatewayErrors`",
     ),
-    not_yet(DR, "outlierDetection.outlierDetectionHttpErrorCodes", "every 5xx counts"),
-    not_yet(DR, "tunnel", "connections go straight to the destination"),
+    Word {
+        standing: Standing::AtGateways,
+        ..not_yet(
+            DR,
+            "tunnel",
+            "lead to it by an egress gateway: a sidecar's connections go straight to the destination",
+        )
+    },
     not_yet(DR, "proxyProtocol", "no header is sent"),
     not_yet(DR, "retryBudget.budgetInterval", "requests that are under way now count"),
     not_here(GATEWAY, "servers[].defaultEndpoint", "nobody implements it"),
@@ -144,6 +157,7 @@ fn describe(kind: &str, path: &str) -> String {
     });
     let text = |word: &Word| match word.standing {
         Standing::NotYet => format!("**not yet**: {}", word.instead),
+        Standing::AtGateways => format!("honoured at gateways; **not yet** in sidecars: {}", word.instead),
         Standing::NotHere => format!("not meaningful here: {}", word.instead),
     };
     if let Some(word) = whole {

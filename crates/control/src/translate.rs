@@ -34,6 +34,7 @@ mod scope;
 
 mod rules;
 
+mod connection_rules;
 mod delegates;
 mod interventions;
 

@@ -28,6 +28,8 @@ pub struct Cluster {
     pub outlier_detection: Option<OutlierDetection>,
     /// How it is found out whether endpoints are healthy; an endpoint has to pass all.
     pub health_checks: Vec<HealthCheck>,
+    /// Statuses that count as errors for outlier detection; empty for all from 500 on.
+    pub error_statuses: Vec<u16>,
     /// What its connections are like.
     pub connections: Connections,
     /// Time to connect, TLS not included.
@@ -56,8 +58,23 @@ pub struct Connections {
     pub max_requests: Option<u32>,
     /// Probes on connections where nothing moves; `None` sends none.
     pub keepalive: Option<Keepalive>,
+    /// Age after which a connection is not used again; `None` never.
+    pub max_duration: Option<Duration>,
+    /// Streams on one HTTP/2 connection at a time; `None` is what both sides allow anyway.
+    pub max_streams: Option<u32>,
+    /// Pings on HTTP/2 connections; `None` sends none.
+    pub pings: Option<Pings>,
     /// How names of headers are written to its endpoints over HTTP/1.
     pub header_case: HeaderCase,
+}
+
+/// Pings by which it is found out whether an HTTP/2 connection lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pings {
+    /// Time between two.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
 }
 
 /// TCP keep-alive; what is `None` is left to the system.
@@ -85,6 +102,7 @@ impl Cluster {
             limits: Limits::default(),
             outlier_detection: None,
             health_checks: Vec::new(),
+            error_statuses: Vec::new(),
             connections: Connections::default(),
             connect_timeout: CONNECT_TIMEOUT,
             http: UpstreamHttp::default(),

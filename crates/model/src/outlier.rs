@@ -107,6 +107,16 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The verdict where only these statuses are errors; none stand for all from 500 on.
+    pub fn by(self, errors: &[u16]) -> Self {
+        match self {
+            Self::Answered(status) if !errors.is_empty() => {
+                Self::Answered(if errors.contains(&status) { status.max(500) } else { 200 })
+            }
+            other => other,
+        }
+    }
+
     /// A gRPC answer, whose HTTP status says nothing: the status that goes with `grpc-status`.
     pub fn of_grpc(status: u32) -> Self {
         Self::Answered(match status {

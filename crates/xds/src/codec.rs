@@ -41,6 +41,7 @@ mod text;
 mod tls;
 mod transport;
 mod upstream;
+mod upstream_rules;
 mod value;
 mod wire_order;
 

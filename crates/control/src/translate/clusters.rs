@@ -6,7 +6,7 @@ use super::balancing::{load_balancing, slow_start};
 use super::credentials::Credentials;
 use super::localities::{Order, places};
 use super::policy::{Chosen, Policies, Policy};
-use super::pools::{connections, limits, outlier_detection, panic_threshold};
+use super::pools::{connections, error_statuses, limits, outlier_detection, panic_threshold};
 use super::protocol::Protocol;
 use super::registry::{Discovery, Port, Service};
 use super::scope::Ports;
@@ -172,6 +172,7 @@ impl ClusterMaker<'_> {
             },
             limits: limits(policy),
             outlier_detection: policy.outlier_detection.as_ref().map(outlier_detection),
+            error_statuses: error_statuses(policy.outlier_detection.as_ref()),
             connections: connections(policy, self.settings.keepalive.as_ref()),
             connect_timeout: tcp.connect_timeout.or(self.settings.connect_timeout).unwrap_or(CONNECT_TIMEOUT),
             http: version,

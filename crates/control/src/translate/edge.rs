@@ -7,11 +7,12 @@
 use super::Mesh;
 use super::actions::weighted;
 use super::auto_passthrough;
+use super::connection_rules::{ConnectionCondition, ConnectionRule};
 use super::gateway_tls::downstream;
 use super::gateways::{EdgeServer, ServerKind, Spot, local_port};
 use super::matches::Asker;
 use super::policy::Client;
-use super::rules::{ConnectionCondition, ConnectionRule, RuleSet, catch_all_last};
+use super::rules::{RuleSet, catch_all_last};
 use super::tuning::Tuner;
 use super::visibility::intersection;
 use crate::node::ProxyNode;
@@ -93,6 +94,7 @@ impl EdgeMaker<'_> {
             listeners.push(Listener {
                 name: format!("{bind}_{port}"),
                 address: Some(SocketAddr::new(bind, local)),
+                binding: Default::default(),
                 inspect: Inspection {
                     tls: servers.iter().any(|s| !matches!(s.kind, ServerKind::Http | ServerKind::Tcp)),
                     http: false,
@@ -163,8 +165,11 @@ impl EdgeMaker<'_> {
     /// Bytes, to the destinations of `rule`.
     fn tcp(&self, name: &str, rule: &ConnectionRule, port: u16) -> Network {
         let clusters = weighted(&rule.destinations, port);
-        let idle = self.tuner().idle(clusters.iter().map(|one| one.cluster.as_str()));
+        let tuner = self.tuner();
+        let idle = tuner.idle(clusters.iter().map(|one| one.cluster.as_str()));
+        let tunnel = tuner.tunnel(clusters.iter().map(|one| one.cluster.as_str()));
         let mut proxy = self.mesh.connections.tcp(name, clusters);
+        proxy.tunnel = tunnel;
         proxy.idle_timeout = idle.or(proxy.idle_timeout).filter(|idle| !idle.is_zero());
         Network::Tcp(proxy)
     }
@@ -202,9 +207,6 @@ impl EdgeMaker<'_> {
         for (rule, asked) in rules.flat_map(|rules| rules.tcp_rules(&asker).collect::<Vec<_>>()) {
             let condition = within(asked, condition.clone());
             let takes_all = asked.destinations.is_empty() && asked.sources.is_empty();
-            if !asked.sources.is_empty() {
-                continue;
-            }
             if !rule.destinations.is_empty() && chains.iter().all(|chain| chain.condition != condition) {
                 let name = match chains.len() {
                     0 => table.clone(),
@@ -319,7 +321,8 @@ impl EdgeMaker<'_> {
 
 /// `condition`, and what a rule asks of addresses.
 fn within(asked: &ConnectionCondition, condition: ChainMatch) -> ChainMatch {
-    ChainMatch { destinations: asked.destinations.clone(), ..condition }
+    let (destinations, sources) = (asked.destinations.clone(), asked.sources.clone());
+    ChainMatch { destinations, sources, ..condition }
 }
 
 /// Name of the table of servers in plain text.

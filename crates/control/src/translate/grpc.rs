@@ -32,6 +32,7 @@ pub(super) fn listeners(service: &Service, port: &Port, client: Client<'_>) -> V
     let listener = |name: String| Listener {
         name,
         address: None,
+        binding: Default::default(),
         inspect: Inspection::default(),
         chains: vec![FilterChain {
             name: String::new(),

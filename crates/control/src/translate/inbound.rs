@@ -109,6 +109,7 @@ impl InboundPort<'_> {
         Listener {
             name: format!("{address}_{}", self.port),
             address: Some(SocketAddr::new(address, self.port)),
+            binding: Default::default(),
             inspect: Inspection {
                 tls: self.mode != MutualTlsMode::Disable,
                 http: self.protocol == Protocol::Auto && self.mode != MutualTlsMode::Strict,

@@ -38,6 +38,7 @@ pub(super) fn listener(node: &ProxyNode, settings: &ConnectionSettings) -> Optio
     Some(Listener {
         name: format!("{}_{}", address.ip(), address.port()),
         address: Some(address),
+        binding: Default::default(),
         inspect: Inspection::default(),
         chains: vec![FilterChain {
             name: "http_proxy".to_owned(),

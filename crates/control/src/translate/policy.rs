@@ -13,7 +13,7 @@ use crate::world::World;
 use api::Object;
 use api::networking::{
     ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection,
-    PortTrafficPolicy, RetryBudget, Subset, TrafficPolicy,
+    PortTrafficPolicy, ProxyProtocol, RetryBudget, Subset, TrafficPolicy, TunnelSettings,
 };
 use model::provenance::Provenance;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -71,6 +71,8 @@ pub(super) struct Policy {
     pub(super) outlier_detection: Option<OutlierDetection>,
     pub(super) tls: Option<ClientTlsSettings>,
     pub(super) retry_budget: Option<RetryBudget>,
+    pub(super) tunnel: Option<TunnelSettings>,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl Policies {
@@ -244,17 +246,23 @@ impl Rule {
 }
 
 impl Policy {
-    /// Blocks that are there replace what was said before; settings of the port replace everything.
+    /// Blocks that are there replace what was said before; settings of the port replace all blocks that ports have.
     fn override_with(&mut self, traffic: &TrafficPolicy, port: u16) {
+        if traffic.retry_budget.is_some() {
+            self.retry_budget.clone_from(&traffic.retry_budget);
+        }
+        if traffic.tunnel.is_some() {
+            self.tunnel.clone_from(&traffic.tunnel);
+        }
+        if traffic.proxy_protocol.is_some() {
+            self.proxy_protocol.clone_from(&traffic.proxy_protocol);
+        }
         let here = |p: &&PortTrafficPolicy| p.port.as_ref().is_some_and(|selector| selector.number == port);
         if let Some(own) = traffic.port_level_settings.iter().find(here) {
-            *self = Self {
-                load_balancer: own.load_balancer.clone(),
-                connection_pool: own.connection_pool.clone(),
-                outlier_detection: own.outlier_detection.clone(),
-                tls: own.tls.clone(),
-                retry_budget: None,
-            };
+            self.load_balancer.clone_from(&own.load_balancer);
+            self.connection_pool.clone_from(&own.connection_pool);
+            self.outlier_detection.clone_from(&own.outlier_detection);
+            self.tls.clone_from(&own.tls);
             return;
         }
         if traffic.load_balancer.is_some() {
@@ -266,11 +274,56 @@ impl Policy {
         if traffic.outlier_detection.is_some() {
             self.outlier_detection.clone_from(&traffic.outlier_detection);
         }
-        if traffic.retry_budget.is_some() {
-            self.retry_budget.clone_from(&traffic.retry_budget);
-        }
         if traffic.tls.is_some() {
             self.tls.clone_from(&traffic.tls);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::networking::PortSelector;
+
+    #[test]
+    fn settings_of_a_port_inherit_no_block_but_what_ports_cannot_say_holds_for_all_of_them() {
+        let pool = ConnectionPoolSettings::default();
+        let port = PortTrafficPolicy {
+            port: Some(PortSelector { number: 80 }),
+            outlier_detection: Some(OutlierDetection::default()),
+            ..PortTrafficPolicy::default()
+        };
+        let traffic = TrafficPolicy {
+            connection_pool: Some(pool),
+            retry_budget: Some(RetryBudget::default()),
+            proxy_protocol: Some(ProxyProtocol::default()),
+            port_level_settings: vec![port],
+            ..TrafficPolicy::default()
+        };
+        let of = |port| {
+            let mut policy = Policy::default();
+            policy.override_with(&traffic, port);
+            policy
+        };
+        let (own, whole) = (of(80), of(81));
+        assert!(own.connection_pool.is_none() && own.outlier_detection.is_some());
+        assert!(whole.connection_pool.is_some() && whole.outlier_detection.is_none());
+        assert!(own.retry_budget.is_some() && own.proxy_protocol.is_some());
+    }
+
+    #[test]
+    fn settings_of_a_subset_override_by_block() {
+        let mut policy = Policy::default();
+        let whole = TrafficPolicy {
+            connection_pool: Some(ConnectionPoolSettings::default()),
+            outlier_detection: Some(OutlierDetection::default()),
+            ..TrafficPolicy::default()
+        };
+        policy.override_with(&whole, 80);
+        let errors = OutlierDetection { consecutive_5xx_errors: Some(7), ..OutlierDetection::default() };
+        let subset = TrafficPolicy { outlier_detection: Some(errors.clone()), ..TrafficPolicy::default() };
+        policy.override_with(&subset, 80);
+        assert!(policy.connection_pool.is_some());
+        assert_eq!(policy.outlier_detection, Some(errors));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::policy::Policy;
 use api::networking::{ConnectionPoolSettings, OutlierDetection as Written, TcpKeepalive};
-use model::cluster::{Connections, Keepalive};
+use model::cluster::{Connections, Keepalive, Pings};
 use model::limits::{Limits, RetryBudget, Thresholds};
 use model::outlier::{OutlierDetection, Trigger};
 
@@ -45,7 +45,13 @@ pub(super) fn limits(policy: &Policy) -> Limits {
 pub(super) fn connections(policy: &Policy, mesh: Option<&TcpKeepalive>) -> Connections {
     let (tcp, http) = parts(policy.connection_pool.as_ref());
     let probes = tcp.tcp_keepalive.as_ref().or(mesh);
+    let ping = http.http2_keep_alive.as_ref();
+    let (max_duration, pings) =
+        (tcp.max_connection_duration, ping.and_then(|ping| ping.interval.zip(ping.timeout)));
     Connections {
+        max_duration: max_duration.filter(|duration| !duration.is_zero()),
+        max_streams: u32::try_from(http.max_concurrent_streams).ok().filter(|most| *most > 0),
+        pings: pings.map(|(interval, timeout)| Pings { interval, timeout }),
         max_requests: u32::try_from(http.max_requests_per_connection).ok().filter(|most| *most > 0),
         keepalive: probes.map(|probes| Keepalive {
             probes: Some(probes.probes).filter(|number| *number > 0),
@@ -82,6 +88,13 @@ pub(super) fn outlier_detection(written: &Written) -> OutlierDetection {
         },
         ..usual
     }
+}
+
+/// Statuses that are errors; none where all from 500 on are.
+pub(super) fn error_statuses(written: Option<&Written>) -> Vec<u16> {
+    let codes =
+        written.map(|written| written.outlier_detection_http_error_codes.as_slice()).unwrap_or_default();
+    codes.iter().filter_map(|code| u16::try_from(*code).ok()).collect()
 }
 
 /// Below this percent of healthy endpoints health is not looked at; 0 never.

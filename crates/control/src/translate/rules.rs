@@ -1,7 +1,8 @@
 //! VirtualServices, compiled: for each host the rules that say where its requests go. Which virtual hosts they end up in
 //! is decided by `outbound`, `gateways` and `grpc`.
 
-use super::actions::{Defaults, Destination, Outcome, destinations, tunnel_target};
+use super::actions::{Defaults, Destination, Outcome, tunnel_target};
+use super::connection_rules::{ConnectionCondition, ConnectionRule};
 use super::delegates::Delegates;
 use super::edits::{request_edits, response_edits};
 use super::interventions::filters;
@@ -12,7 +13,7 @@ use super::registry::{Registry, provenance};
 use super::visibility::{Visibility, covers, specificity};
 use crate::hosts::full_name;
 use crate::world::World;
-use api::networking::{HttpRoute, L4MatchAttributes, TlsMatchAttributes, VirtualService};
+use api::networking::{HttpRoute, VirtualService};
 use api::{Diagnostic, Object};
 use model::address::AddressRange;
 use model::filter::FilterSettings;
@@ -21,7 +22,6 @@ use model::metadata::Metadata;
 use model::provenance::Provenance;
 use model::route::{Action, HostRewrite, Route, RouteMatch, Target};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Every VirtualService, in the order that decides between them.
@@ -66,69 +66,6 @@ struct Condition {
     name: String,
     request: RouteMatch,
     scope: Scope,
-}
-
-/// A rule for connections: by port and, with TLS, by server name.
-#[derive(Debug)]
-pub(super) struct ConnectionRule {
-    /// One must hold.
-    conditions: Vec<ConnectionCondition>,
-    pub(super) destinations: Vec<Destination>,
-    pub(super) provenance: Provenance,
-}
-
-/// What a rule asks of a connection.
-#[derive(Debug, Default)]
-pub(super) struct ConnectionCondition {
-    scope: Scope,
-    /// Server names; none stand for all.
-    pub(super) names: Vec<String>,
-    /// Addresses that the client wanted to reach; none stand for all.
-    pub(super) destinations: Vec<AddressRange>,
-    /// Where the client is; none stand for everywhere.
-    pub(super) sources: Vec<AddressRange>,
-}
-
-impl ConnectionCondition {
-    fn of_tcp(m: &L4MatchAttributes, namespace: &str) -> Self {
-        Self {
-            scope: Scope::of_tcp(m, namespace),
-            names: Vec::new(),
-            destinations: ranges(&m.destination_subnets),
-            sources: ranges(std::slice::from_ref(&m.source_subnet)),
-        }
-    }
-
-    fn of_tls(m: &TlsMatchAttributes, namespace: &str) -> Self {
-        Self {
-            scope: Scope::of_tls(m, namespace),
-            names: m.sni_hosts.clone(),
-            destinations: ranges(&m.destination_subnets),
-            sources: Vec::new(),
-        }
-    }
-
-    /// Whether it holds for `asker`. Gateways look at addresses by themselves, connection by connection.
-    fn holds(&self, asker: &Asker<'_>) -> bool {
-        let inside = |ranges: &[AddressRange], addresses: &[IpAddr]| {
-            ranges.is_empty() || ranges.iter().any(|range| addresses.iter().any(|a| range.contains(*a)))
-        };
-        self.scope.includes(asker)
-            && (asker.gateway != MESH
-                || (inside(&self.destinations, asker.destinations)
-                    && inside(&self.sources, asker.address.as_slice())))
-    }
-}
-
-/// Ranges as written; what is none was told when it was read.
-fn ranges(written: &[String]) -> Vec<AddressRange> {
-    let range = |text: &String| {
-        let (address, length) = text.split_once('/').map_or((text.as_str(), None), |(a, l)| (a, Some(l)));
-        let address: IpAddr = address.parse().ok()?;
-        let whole = if address.is_ipv4() { 32 } else { 128 };
-        Some(AddressRange { address, prefix_length: length.map_or(Some(whole), |l| l.parse().ok())? })
-    };
-    written.iter().filter_map(range).collect()
 }
 
 impl Rules {
@@ -245,27 +182,14 @@ impl RuleSet {
                 http.extend(HttpRule::of(merged.object, &path, &merged.rule, sources, found));
             }
         }
-        let tcp = spec.tcp.iter().enumerate().map(|(index, rule)| ConnectionRule {
-            conditions: match rule.r#match.as_slice() {
-                [] => vec![ConnectionCondition::default()],
-                written => written.iter().map(|m| ConnectionCondition::of_tcp(m, namespace)).collect(),
-            },
-            destinations: destinations(&rule.route, namespace, registry),
-            provenance: provenance(object, &format!("spec.tcp[{index}]")),
-        });
-        let tls = spec.tls.iter().enumerate().map(|(index, rule)| ConnectionRule {
-            conditions: rule.r#match.iter().map(|m| ConnectionCondition::of_tls(m, namespace)).collect(),
-            destinations: destinations(&rule.route, namespace, registry),
-            provenance: provenance(object, &format!("spec.tls[{index}]")),
-        });
         Self {
             object: object.clone(),
             hosts: spec.hosts.iter().map(|host| full_name(host, namespace)).collect(),
             gateways,
             visibility: Visibility::of(&spec.export_to, sources.export_to, namespace),
             http,
-            tcp: tcp.collect(),
-            tls: tls.collect(),
+            tcp: ConnectionRule::of_tcp(object, spec, registry),
+            tls: ConnectionRule::of_tls(object, spec, registry),
         }
     }
 

@@ -1,10 +1,13 @@
-//! What DestinationRules say that routes and TCP proxies carry: what requests are hashed by, and how long connections may
-//! be silent. They are the client's, so this comes last, when a table is made for one.
+//! What DestinationRules say that routes and TCP proxies carry: what requests are hashed by, how long connections may be
+//! silent, and what their bytes are wrapped in. They are the client's, so this comes last, when a table is made for one.
 
 use super::balancing::hash_policy;
 use super::policy::{Client, Policies, Policy};
 use super::registry::Registry;
 use model::affinity::HashPolicy;
+use model::format::Template;
+use model::header::HeaderEdits;
+use model::listener::Tunnel;
 use model::retry::RetryPolicy;
 use model::route::{Action, Forward, PathMatch, RouteConfiguration};
 use std::sync::Arc;
@@ -58,6 +61,20 @@ impl Tuner<'_> {
     /// How long connections to the first of these clusters of which anything is said may be silent.
     pub(super) fn idle<'n>(&self, mut clusters: impl Iterator<Item = &'n str>) -> Option<Duration> {
         clusters.find_map(|name| self.policy(name)?.connection_pool?.tcp?.idle_timeout)
+    }
+
+    /// How bytes for the first of these clusters of which that is said are wrapped.
+    pub(super) fn tunnel<'n>(&self, mut clusters: impl Iterator<Item = &'n str>) -> Option<Tunnel> {
+        let written = clusters.find_map(|name| self.policy(name)?.tunnel)?;
+        let host = match written.target_host.contains(':') {
+            true => format!("[{}]:{}", written.target_host, written.target_port),
+            false => format!("{}:{}", written.target_host, written.target_port),
+        };
+        Some(Tunnel {
+            host: Template::parse(&host.replace('%', "%%")).ok()?,
+            post_path: (written.protocol == "POST").then(|| "/".to_owned()),
+            headers: HeaderEdits::default(),
+        })
     }
 
     /// What is said of the cluster of this name.

@@ -54,6 +54,9 @@ impl Walk<'_> {
                 (Standing::NotYet, Some(value)) => {
                     self.object.warning(path, format!("`{name}: {value}` is not supported yet"))
                 }
+                (Standing::AtGateways, _) => self
+                    .object
+                    .info(path, format!("`{name}` takes effect at gateways, and not yet in sidecars")),
                 (Standing::NotHere, _) => self.object.info(path, format!("`{name}` has no meaning here")),
             };
             self.found.push(diagnostic.help(word.instead));

@@ -55,6 +55,9 @@ fn chain(out: &mut String, c: &FilterChain) {
     if !m.destinations.is_empty() {
         when.push(format!("to {}", ranges(&m.destinations)));
     }
+    if !m.sources.is_empty() {
+        when.push(format!("from {}", ranges(&m.sources)));
+    }
     if !m.application_protocols.is_empty() {
         when.push(format!("alpn {}", m.application_protocols.join(",")));
     }
@@ -69,7 +72,11 @@ fn chain(out: &mut String, c: &FilterChain) {
         Network::Tcp(tcp) => {
             let clusters: Vec<String> =
                 tcp.clusters.iter().map(|w| format!("{}*{}", w.weight, w.cluster)).collect();
-            line!(out, "    tcp {}{}", clusters.join(" "), logs(&tcp.access_logs));
+            let tunnel = tcp.tunnel.as_ref().map(|t| {
+                format!(" inside {} {}", t.post_path.as_deref().unwrap_or("CONNECT"), t.host.source())
+            });
+            let tunnel = tunnel.unwrap_or_default();
+            line!(out, "    tcp {}{tunnel}{}", clusters.join(" "), logs(&tcp.access_logs));
         }
         Network::Http(http) => {
             let upgrades: Vec<&str> = http.upgrades.iter().map(|u| u.protocol.as_str()).collect();
@@ -306,6 +313,7 @@ pub(crate) fn cluster(out: &mut String, c: &Cluster) {
     }
     said(out, "limits", &c.limits, &usual);
     said(out, "outliers", &c.outlier_detection, &None);
+    said(out, "errors", &c.error_statuses, &Vec::new());
     said(out, "spread", &c.spread, &Default::default());
     said(out, "connections", &c.connections, &Default::default());
     for m in &c.transport_matches {

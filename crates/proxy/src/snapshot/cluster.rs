@@ -302,7 +302,7 @@ impl ClusterState {
     /// Tells what a request came to, for outlier detection.
     pub fn report(&self, endpoint: &EndpointState, verdict: Verdict) {
         if let Some(rule) = &self.config.outlier_detection
-            && endpoint.vitals.tally.record(verdict, rule)
+            && endpoint.vitals.tally.record(verdict.by(&self.config.error_statuses), rule)
         {
             self.alarm.notify_one();
         }

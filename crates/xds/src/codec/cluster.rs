@@ -82,10 +82,8 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
         limits: limits::decode(&place.field("circuit_breakers"), circuit_breakers)?,
         outlier_detection: outlier.transpose()?,
         health_checks: health_checks.iter().enumerate().map(check).collect::<Decoded<_>>()?,
-        connections: Connections {
-            header_case: spoken.header_case,
-            ..decode_connections(cluster, spoken.max_requests)
-        },
+        connections: decode_connections(cluster, spoken.connections),
+        error_statuses: spoken.error_statuses,
         connect_timeout: connect_timeout.transpose()?.unwrap_or(CONNECT_TIMEOUT),
         http: spoken.http,
         idle_timeout: spoken.idle_timeout,
@@ -96,8 +94,7 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
     })
 }
 
-fn decode_connections(cluster: &proto::Cluster, max_requests: Option<u32>) -> Connections {
-    let mut connections = Connections { max_requests, ..Connections::default() };
+fn decode_connections(cluster: &proto::Cluster, mut connections: Connections) -> Connections {
     // The old place for it; what the new one says counts.
     let old = cluster.max_requests_per_connection.map(|max| max.value).filter(|max| *max > 0);
     connections.max_requests = connections.max_requests.or(old);
@@ -247,12 +244,7 @@ pub(crate) fn encode(cluster: &Cluster) -> proto::Cluster {
         outlier_detection: cluster.outlier_detection.as_ref().map(outlier::encode),
         health_checks: cluster.health_checks.iter().map(health::encode).collect(),
         upstream_connection_options: encode_connections(&cluster.connections),
-        typed_extension_protocol_options: upstream::encode(
-            cluster.http,
-            cluster.idle_timeout,
-            cluster.connections.max_requests,
-            cluster.connections.header_case,
-        ),
+        typed_extension_protocol_options: upstream::encode(cluster),
         // Envoy's default would wait for nothing but IPv6 where a name has both kinds.
         dns_lookup_family: match &cluster.discovery {
             Discovery::StrictDns(_) | Discovery::LogicalDns(_) => DnsLookupFamily::V4Preferred as i32,

@@ -3,7 +3,7 @@
 use super::spread_strategies::{balance, connections, health_check, limits, outlier_detection};
 use super::strategies::{described, duration, json, metadata, name, string_match, text};
 use model::balance::{LoadBalancing, Spread};
-use model::cluster::{Cluster, Discovery, Transport, TransportMatch, UpstreamHttp};
+use model::cluster::{Cluster, Connections, Discovery, Transport, TransportMatch, UpstreamHttp};
 use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, Locality, LocalityEndpoints};
 use model::tls::*;
 use proptest::collection::{btree_map, vec};
@@ -156,13 +156,19 @@ pub(super) fn cluster() -> Of<Cluster> {
         });
     (
         (name(), discovery, balance(), duration(), http),
-        (limits(), option::of(outlier_detection()), connections(), vec(health_check(), 0..2)),
+        (
+            limits(),
+            option::of(outlier_detection()),
+            connections(),
+            vec(health_check(), 0..2),
+            vec(200u16..600, 0..3),
+        ),
         (option::of(duration()), vec(choice, 0..3), transport(), described()),
     )
         .prop_map(
             |(
                 (name, discovery, (policy, spread), connect_timeout, http),
-                (limits, outlier_detection, connections, health_checks),
+                (limits, outlier_detection, connections, health_checks, error_statuses),
                 (idle_timeout, transport_matches, transport, (metadata, provenance)),
             )| Cluster {
                 name,
@@ -183,7 +189,13 @@ pub(super) fn cluster() -> Of<Cluster> {
                 limits,
                 outlier_detection,
                 health_checks,
-                connections,
+                connections: match http {
+                    // Nobody could tell of what there is not.
+                    UpstreamHttp::Http1 => Connections { max_streams: None, pings: None, ..connections },
+                    UpstreamHttp::Http2 => Connections { header_case: Default::default(), ..connections },
+                    _ => connections,
+                },
+                error_statuses,
                 discovery,
                 connect_timeout,
                 http,

@@ -100,12 +100,10 @@ fn ads() -> (bootstrap::DynamicResources, ClusterProto) {
     let cluster = ClusterProto {
         name: "ads".to_owned(),
         connect_timeout: Some(Duration { seconds: 1, nanos: 0 }),
-        typed_extension_protocol_options: upstream::encode(
-            UpstreamHttp::Http2,
-            None,
-            None,
-            Default::default(),
-        ),
+        typed_extension_protocol_options: upstream::encode(&Cluster {
+            http: UpstreamHttp::Http2,
+            ..Cluster::new("c", Discovery::OriginalDestination)
+        }),
         ..Default::default()
     };
     (bootstrap::DynamicResources { ads_config: Some(source), ..Default::default() }, cluster)

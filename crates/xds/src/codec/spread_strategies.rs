@@ -6,7 +6,7 @@ use model::affinity::{AffinityCookie, HashPolicy, HashSource};
 use model::balance::{
     Criteria, Fallback, LoadBalancing, RingSize, SlowStart, Spread, SubsetSelector, Subsets,
 };
-use model::cluster::{Connections, Keepalive};
+use model::cluster::{Connections, Keepalive, Pings};
 use model::health::{HealthCheck, HttpProbe, Probe};
 use model::limits::{Limits, Priority, RetryBudget, Thresholds};
 use model::outlier::{FailureShare, OutlierDetection, SuccessRate, Trigger};
@@ -164,10 +164,17 @@ pub(super) fn connections() -> Of<Connections> {
     let seconds = || option::of((1u64..9999).prop_map(Duration::from_secs));
     let keepalive = (option::of(1u32..9), seconds(), seconds())
         .prop_map(|(probes, time, interval)| Keepalive { probes, time, interval });
-    (option::of(1u32..9999), option::of(keepalive))
-        .prop_map(|(max_requests, keepalive)| Connections {
+    let pings = (duration(), duration())
+        .prop_map(|(interval, timeout)| Pings { interval: interval.max(Duration::from_millis(1)), timeout });
+    let long = duration().prop_map(|time| time.max(Duration::from_millis(1)));
+    let numbers = (option::of(1u32..9999), option::of(1u32..9999));
+    (numbers, option::of(keepalive), option::of(long), option::of(pings))
+        .prop_map(|((max_requests, max_streams), keepalive, max_duration, pings)| Connections {
             max_requests,
+            max_streams,
             keepalive,
+            max_duration,
+            pings,
             header_case: model::header::HeaderCase::Proper,
         })
         .boxed()

@@ -3,6 +3,7 @@
 
 use super::header_case;
 use super::place::{Decoded, Place, fields};
+use super::upstream_rules;
 use super::value::{self, decode_limit, encode_limit, pack, type_name, unpack};
 use envoy_types::pb::envoy::config::core::v3 as core_proto;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -12,8 +13,8 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::{
     HttpProtocolOptions, http_protocol_options as options,
 };
 use envoy_types::pb::google::protobuf::Any;
-use model::cluster::UpstreamHttp;
-use model::listener::{HeaderCase, Underscores};
+use model::cluster::{Cluster, Connections, UpstreamHttp};
+use model::listener::Underscores;
 use options::explicit_http_config::ProtocolConfig;
 use options::{ExplicitHttpConfig, UpstreamProtocolOptions};
 use std::collections::HashMap;
@@ -37,8 +38,10 @@ pub(crate) struct Options<'c> {
 pub(crate) struct Spoken {
     pub(crate) http: UpstreamHttp,
     pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) max_requests: Option<u32>,
-    pub(crate) header_case: HeaderCase,
+    /// What connections are like, as far as it is about HTTP.
+    pub(crate) connections: Connections,
+    /// Statuses that are errors.
+    pub(crate) error_statuses: Vec<u16>,
 }
 
 pub(crate) fn decode(place: &Place<'_>, given: Options<'_>) -> Decoded<Spoken> {
@@ -64,20 +67,22 @@ pub(crate) fn decode(place: &Place<'_>, given: Options<'_>) -> Decoded<Spoken> {
         (false, Some(_)) => UpstreamHttp::Http2,
         (false, None) => UpstreamHttp::Http1,
     };
-    let case = header_case::decode(&place.field("http_protocol_options"), given.http1)?;
-    let common = decode_common(&place.field("common_http_protocol_options"), given.common, http)?;
-    Ok(Spoken { header_case: case, ..common })
+    let mut spoken = decode_common(&place.field("common_http_protocol_options"), given.common, http)?;
+    let connections = &mut spoken.connections;
+    connections.header_case = header_case::decode(&place.field("http_protocol_options"), given.http1)?;
+    upstream_rules::decode_http2(&place.field("http2_protocol_options"), given.http2, connections)?;
+    Ok(spoken)
 }
 
 fn decode_typed(place: &Place<'_>, typed: &HttpProtocolOptions) -> Decoded<Spoken> {
     fields!(place, typed => HttpProtocolOptions {
         honoured: common_http_protocol_options, upstream_http_protocol_options, http_filters,
-            upstream_protocol_options;
+            upstream_protocol_options, outlier_detection;
         ignored: ;
-        refused: header_validation_config, outlier_detection, request_mirror_policies, hash_policy, retry_policy;
+        refused: header_validation_config, request_mirror_policies, hash_policy, retry_policy;
     });
     check_upstream(&place.field("upstream_http_protocol_options"), upstream_http_protocol_options)?;
-    let mut case = HeaderCase::Lower;
+    let mut connections = Connections::default();
     for (i, filter) in http_filters.iter().enumerate() {
         check_filter(&place.item("http_filters", i), filter)?;
     }
@@ -89,11 +94,13 @@ fn decode_typed(place: &Place<'_>, typed: &HttpProtocolOptions) -> Decoded<Spoke
                 Some(ProtocolConfig::HttpProtocolOptions(http1)) => {
                     let (place, http1) = (place.field("http_protocol_options"), Some(http1.clone()));
                     check_http1(&place, &http1)?;
-                    case = header_case::decode(&place, &http1)?;
+                    connections.header_case = header_case::decode(&place, &http1)?;
                     UpstreamHttp::Http1
                 }
                 Some(ProtocolConfig::Http2ProtocolOptions(http2)) => {
-                    check_http2(&place.field("http2_protocol_options"), &Some(http2.clone()))?;
+                    let (place, http2) = (place.field("http2_protocol_options"), Some(http2.clone()));
+                    check_http2(&place, &http2)?;
+                    upstream_rules::decode_http2(&place, &http2, &mut connections)?;
                     UpstreamHttp::Http2
                 }
                 Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
@@ -105,8 +112,10 @@ fn decode_typed(place: &Place<'_>, typed: &HttpProtocolOptions) -> Decoded<Spoke
             let place = place.field("use_downstream_protocol_config");
             let http1 = place.field("http_protocol_options");
             check_http1(&http1, &same.http_protocol_options)?;
-            case = header_case::decode(&http1, &same.http_protocol_options)?;
-            check_http2(&place.field("http2_protocol_options"), &same.http2_protocol_options)?;
+            connections.header_case = header_case::decode(&http1, &same.http_protocol_options)?;
+            let http2 = place.field("http2_protocol_options");
+            check_http2(&http2, &same.http2_protocol_options)?;
+            upstream_rules::decode_http2(&http2, &same.http2_protocol_options, &mut connections)?;
             place.refuse("http3_protocol_options", &same.http3_protocol_options)?;
             UpstreamHttp::AsDownstream
         }
@@ -114,16 +123,21 @@ fn decode_typed(place: &Place<'_>, typed: &HttpProtocolOptions) -> Decoded<Spoke
             let place = place.field("auto_config");
             let http1 = place.field("http_protocol_options");
             check_http1(&http1, &auto.http_protocol_options)?;
-            case = header_case::decode(&http1, &auto.http_protocol_options)?;
-            check_http2(&place.field("http2_protocol_options"), &auto.http2_protocol_options)?;
+            connections.header_case = header_case::decode(&http1, &auto.http_protocol_options)?;
+            let http2 = place.field("http2_protocol_options");
+            check_http2(&http2, &auto.http2_protocol_options)?;
+            upstream_rules::decode_http2(&http2, &auto.http2_protocol_options, &mut connections)?;
             place.refuse("http3_protocol_options", &auto.http3_protocol_options)?;
             UpstreamHttp::Alpn
         }
         None => UpstreamHttp::Http1,
     };
-    let common =
-        decode_common(&place.field("common_http_protocol_options"), common_http_protocol_options, http)?;
-    Ok(Spoken { header_case: case, ..common })
+    let common = place.field("common_http_protocol_options");
+    let common = decode_common(&common, common_http_protocol_options, http)?;
+    let Connections { max_requests, max_duration, .. } = common.connections;
+    let error_statuses = upstream_rules::decode_errors(&place.field("outlier_detection"), outlier_detection)?;
+    let connections = Connections { max_requests, max_duration, ..connections };
+    Ok(Spoken { connections, error_statuses, ..common })
 }
 
 /// Towards a cluster only the filter that every chain has to end with.
@@ -152,26 +166,25 @@ fn check_upstream(
     Ok(())
 }
 
-/// The limits of connections; those in time, but for the idle one, have to be absent.
+/// The limits of connections; those of streams have to be absent.
 fn decode_common(
     place: &Place<'_>,
     common: &Option<core_proto::HttpProtocolOptions>,
     http: UpstreamHttp,
 ) -> Decoded<Spoken> {
     let Some(common) = common else {
-        return Ok(Spoken {
-            http,
-            idle_timeout: Some(IDLE_TIMEOUT),
-            max_requests: None,
-            header_case: HeaderCase::Lower,
-        });
+        let (connections, error_statuses) = Default::default();
+        return Ok(Spoken { http, idle_timeout: Some(IDLE_TIMEOUT), connections, error_statuses });
     };
     let limits = decode_limits(place, common)?;
-    value::refuse_limit(place, "max_connection_duration", &common.max_connection_duration)?;
     value::refuse_limit(place, "max_stream_duration", &common.max_stream_duration)?;
     place.refuse("headers_with_underscores_action", &common.headers_with_underscores_action)?;
-    let max_requests = limits.max_requests_per_connection;
-    Ok(Spoken { http, idle_timeout: limits.idle_timeout, max_requests, header_case: HeaderCase::Lower })
+    let connections = Connections {
+        max_requests: limits.max_requests_per_connection,
+        max_duration: limits.max_connection_duration,
+        ..Connections::default()
+    };
+    Ok(Spoken { http, idle_timeout: limits.idle_timeout, connections, error_statuses: Vec::new() })
 }
 
 /// Limits of connections.
@@ -249,18 +262,15 @@ pub(crate) fn check_http2(
     Ok(())
 }
 
-pub(crate) fn encode(
-    http: UpstreamHttp,
-    idle_timeout: Option<Duration>,
-    max_requests: Option<u32>,
-    case: HeaderCase,
-) -> HashMap<String, Any> {
+pub(crate) fn encode(cluster: &Cluster) -> HashMap<String, Any> {
+    let Cluster { http, idle_timeout, connections, .. } = cluster;
     let http1 = || core_proto::Http1ProtocolOptions {
-        header_key_format: header_case::encode(case),
+        header_key_format: header_case::encode(connections.header_case),
         ..Default::default()
     };
     // So that an upgrade can be passed on over HTTP/2, as extended CONNECT.
-    let http2 = || core_proto::Http2ProtocolOptions { allow_connect: true, ..Default::default() };
+    let http2 = core_proto::Http2ProtocolOptions { allow_connect: true, ..Default::default() };
+    let http2 = || upstream_rules::encode_http2(connections, http2.clone());
     let explicit = |config| {
         UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
     };
@@ -282,11 +292,13 @@ pub(crate) fn encode(
     };
     let typed = HttpProtocolOptions {
         common_http_protocol_options: Some(core_proto::HttpProtocolOptions {
-            idle_timeout: encode_limit(idle_timeout),
-            max_requests_per_connection: max_requests.and_then(value::encode_number),
+            idle_timeout: encode_limit(*idle_timeout),
+            max_requests_per_connection: connections.max_requests.and_then(value::encode_number),
+            max_connection_duration: connections.max_duration.map(value::encode_duration),
             ..Default::default()
         }),
         upstream_protocol_options: Some(protocol),
+        outlier_detection: upstream_rules::encode_errors(&cluster.error_statuses),
         ..Default::default()
     };
     HashMap::from([(KEY.to_owned(), pack(&typed))])
