@@ -1,4 +1,4 @@
-//! `ieum up` on a copy of examples/bookinfo, as a user would run it, and a client that keeps asking. For the tests that
+//! `ieum up` on a copy of a folder of examples/, as a user would run it, and a client that keeps asking. For the tests that
 //! use it; what is asserted is theirs.
 #![allow(dead_code)]
 
@@ -46,26 +46,34 @@ impl Mesh {
     /// Starts the bookstore after a change of its folder.
     pub(crate) fn start_changed(change: impl FnOnce(&Path)) -> Self {
         let place = tempfile::tempdir().unwrap();
-        let folder = place.path().join("bookinfo");
-        std::fs::create_dir(&folder).unwrap();
-        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/bookinfo");
-        for file in std::fs::read_dir(example).unwrap() {
-            let file = file.unwrap();
-            std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
-        }
+        let folder = copy_of_example("bookinfo", &place);
         change(&folder);
-        Self::start_in(place, folder)
+        let program = std::env::var(PROXY_PROGRAM).ok();
+        Self::start_in(place, folder, program.as_deref())
     }
 
-    fn start_in(place: TempDir, folder: PathBuf) -> Self {
+    /// Starts an example after a change of its folder, with `program` as every proxy if there is one.
+    pub(crate) fn start_example(name: &str, program: Option<&str>, change: impl FnOnce(&Path)) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let folder = copy_of_example(name, &place);
+        change(&folder);
+        Self::start_in(place, folder, program)
+    }
+
+    /// Starts a folder of nothing but one file.
+    pub(crate) fn start_text(text: &str, program: Option<&str>) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("mesh");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("mesh.yaml"), text).unwrap();
+        Self::start_in(place, folder, program)
+    }
+
+    fn start_in(place: TempDir, folder: PathBuf, program: Option<&str>) -> Self {
         let mut up = Command::new(env!("CARGO_BIN_EXE_ieum"))
             .args(["up", folder.to_str().unwrap(), "--json", "--port-base", "0"])
             .args(["--state-dir", place.path().join("state").to_str().unwrap()])
-            .args(
-                std::env::var(PROXY_PROGRAM)
-                    .iter()
-                    .flat_map(|p| ["--proxy-program".to_owned(), format!("*={p}")]),
-            )
+            .args(program.iter().flat_map(|p| ["--proxy-program".to_owned(), format!("*={p}")]))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -100,6 +108,22 @@ impl Mesh {
     /// `http://127.0.0.1:PORT` of the gateway.
     pub(crate) fn gateway(&self) -> String {
         self.ready["gateways"]["ingress"]["80"].as_str().unwrap().to_owned()
+    }
+
+    /// `127.0.0.1:PORT`, where the gateway listens for a port of its Gateways.
+    pub(crate) fn gateway_address(&self, port: u16) -> String {
+        let url = self.ready["gateways"]["ingress"][port.to_string()].as_str().unwrap();
+        url.split_once("://").unwrap().1.to_owned()
+    }
+
+    /// Where the first replica of a workload sends what it asks of others: its sidecar's outbound listener.
+    pub(crate) fn way_out(&self, workload: &str) -> String {
+        format!("{}:15001", self.workload(workload)["address"].as_str().unwrap())
+    }
+
+    /// The folder of what it keeps.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.parent().unwrap().join("state")
     }
 
     /// The first replica of a workload, as `--json` told it.
@@ -155,6 +179,21 @@ impl Mesh {
         .await;
         status.unwrap().code()
     }
+}
+
+/// A copy of a folder of examples/, links followed.
+fn copy_of_example(name: &str, place: &TempDir) -> PathBuf {
+    let folder = place.path().join(name);
+    std::fs::create_dir(&folder).unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
+    for file in std::fs::read_dir(example).unwrap() {
+        let file = file.unwrap();
+        // What certificates.sh made for somebody else is a folder.
+        if std::fs::metadata(file.path()).unwrap().is_file() && file.file_name() != "secrets.yaml" {
+            std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+        }
+    }
+    folder
 }
 
 impl Drop for Mesh {
