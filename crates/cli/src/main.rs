@@ -1,9 +1,11 @@
 //! `ieum`, the one binary: reads flags, calls the crate that does the work, turns the outcome into an exit code.
 //! Nothing is decided here.
 
+mod capture;
 mod check;
 mod control;
 mod memory;
+mod namespaces;
 mod parent;
 mod proxy;
 mod sample;
@@ -25,6 +27,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Subcommand)]
 enum Command {
+    Capture(capture::Capture),
     Check(check::Check),
     Control(control::Control),
     Exec(up::exec::Exec),
@@ -38,6 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     memory::configure();
     match Arguments::parse().command {
+        Command::Capture(capture) => capture.run(),
         Command::Check(check) => check.run(),
         Command::Control(control) => control.run(),
         Command::Exec(exec) => exec.run(),
