@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) mod exec;
+mod world;
 mod mesh;
 mod summary;
 mod workload;
@@ -15,6 +16,8 @@ mod replica;
 mod gateway;
 mod ports;
 mod context;
+mod network;
+mod door;
 mod bootstrap;
 mod pod;
 mod state;
@@ -54,11 +57,17 @@ pub(crate) struct Up {
     #[arg(long, value_name = "[NAME:]PORT=LOCAL")]
     gateway_port: Vec<ports::GatewayPort>,
     /// Folder for what the mesh keeps [default: $XDG_STATE_HOME/ieum/..., or .ieum/... here].
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", overrides_with = "state_dir")]
     state_dir: Option<PathBuf>,
     /// Another program as proxy of workloads or gateways, `*` for any text in their name; may be given several times.
     #[arg(long, value_name = "NAME=COMMAND", value_parser = proxy_program)]
     proxy_program: Vec<(String, Vec<String>)>,
+    /// How what applications send gets to their sidecars.
+    #[arg(long, value_enum, value_name = "HOW", default_value = "proxy")]
+    capture: world::Capture,
+    /// Set where this is the mesh in its own world: the ports of the control plane.
+    #[arg(long, hide = true, value_parser = world::control_ports)]
+    inside: Option<context::ControlPorts>,
 }
 
 fn proxy_program(text: &str) -> Result<(String, Vec<String>), String> {
@@ -81,12 +90,23 @@ impl Up {
             }
         };
         let (printer, printing) = output::Printer::start();
-        let outcome = runtime.block_on(self.serve(printer));
+        let outcome = runtime.block_on(async {
+            // Before anything is started, so that no signal goes by unnoticed.
+            let mut stops =
+                mesh::Stops::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
+            match (self.capture, self.inside) {
+                (world::Capture::Netns, None) => {
+                    drop(printer);
+                    world::run(&self, &mut stops).await
+                }
+                _ => self.serve(printer, stops).await.map(|()| ExitCode::SUCCESS),
+            }
+        });
         // What relays output ends with its process; nothing else is left.
         runtime.shutdown_background();
         printing.finish();
         match outcome {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(code) => code,
             Err(error) => {
                 eprintln!("error: {error}");
                 ExitCode::FAILURE
@@ -94,9 +114,7 @@ impl Up {
         }
     }
 
-    async fn serve(self, printer: output::Printer) -> Result<(), String> {
-        // Before anything is started, so that no signal goes by unnoticed.
-        let stops = mesh::Stops::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    async fn serve(self, printer: output::Printer, stops: mesh::Stops) -> Result<(), String> {
         let folder = folder::Folder::open(&self.folder)?;
         let (plan, _) = plan::plan(&folder.objects(), &self.proxy_program);
         if plan.workloads.is_empty() && plan.gateways.is_empty() {
@@ -107,7 +125,7 @@ impl Up {
                 self.folder.display()
             ));
         }
-        let context = Arc::new(self.prepare(&plan, printer)?);
+        let context = Arc::new(self.prepare(&plan, printer).await?);
         let options = mesh::Options {
             port_base: self.port_base,
             gateway_ports: self.gateway_port,
@@ -117,26 +135,38 @@ impl Up {
         mesh::run(context, options, folder, stops).await
     }
 
+    /// Where the mesh keeps what it keeps.
+    fn state_path(&self) -> PathBuf {
+        let state_home = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+        let default = || state::default_path(&self.folder, self.port_base, state_home);
+        self.state_dir.clone().unwrap_or_else(default)
+    }
+
     /// Everything that can fail before the first process runs, does so here.
-    fn prepare(&self, plan: &plan::Plan, printer: output::Printer) -> Result<context::Context, String> {
+    async fn prepare(&self, plan: &plan::Plan, printer: output::Printer) -> Result<context::Context, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let mut home = self.folder.canonicalize().map_err(|e| format!("{}: {e}", self.folder.display()))?;
         if !home.is_dir() {
             home.pop();
         }
         let ieum = std::env::current_exe().map_err(|e| format!("cannot find our own program: {e}"))?;
-        let state_home = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
-        let state_path = self
-            .state_dir
-            .clone()
-            .unwrap_or_else(|| state::default_path(&self.folder, self.port_base, state_home));
-        let state = state::State::open(&state_path)?;
-        let control_ports = ports::control_ports(self.port_base).map_err(|e| text(&e))?;
+        let state = state::State::open(&self.state_path())?;
+        let control_ports = match self.inside {
+            Some(ports) => ports,
+            None => ports::control_ports(self.port_base).map_err(|e| text(&e))?,
+        };
+        let network = match self.inside {
+            Some(ports) => Some(network::Network::start(state.root(), ports).await?),
+            None => None,
+        };
         for gateway in plan.gateways.values() {
             ports::gateway_ports(gateway, self.port_base, &self.gateway_port).map_err(|e| text(&e))?;
         }
         let seed = state.root().display().to_string();
-        let addresses = addresses::Addresses::claim(&seed).map_err(|e| text(&e))?;
+        let addresses = match network {
+            Some(_) => addresses::Addresses::of_our_own(network::BLOCK),
+            None => addresses::Addresses::claim(&seed).map_err(|e| text(&e))?,
+        };
         for (template, port) in plan.workloads.values().flat_map(|w| ports_of(&w.template)) {
             addresses.try_port(port).map_err(|error| unavailable(port, template, &error))?;
         }
@@ -147,6 +177,7 @@ impl Up {
             addresses: Mutex::new(addresses),
             supervision: process::Supervision { printer, ieum, hurry: CancellationToken::new() },
             ports: control_ports,
+            network,
             trust_domain: plan.trust_domain.clone(),
             certificate_lifetime: plan.certificate_lifetime,
             closing: CancellationToken::new(),

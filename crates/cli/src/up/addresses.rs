@@ -20,9 +20,9 @@ const CLAIM_PORT: u16 = 15999;
 /// The addresses of one mesh.
 #[derive(Debug)]
 pub(super) struct Addresses {
-    block: u8,
-    /// Whoever listens here has the block.
-    _claim: TcpListener,
+    block: [u8; 2],
+    /// Whoever listens here has the block; nobody need where the whole network is ours.
+    claim: Option<TcpListener>,
     replicas: HashSet<Ipv4Addr>,
     ports: HashSet<u16>,
     next_port: u16,
@@ -67,8 +67,8 @@ impl Addresses {
                 Ok(claim) => {
                     let spread = u16::from(block - FIRST_BLOCK) * 53;
                     return Ok(Self {
-                        block,
-                        _claim: claim,
+                        block: [127, block],
+                        claim: Some(claim),
                         replicas: HashSet::new(),
                         ports: HashSet::new(),
                         next_port: PRIVATE_PORTS.start + spread,
@@ -80,14 +80,21 @@ impl Addresses {
         Err(AddressError::Block(last))
     }
 
+    /// All addresses of a network that is ours alone, which begin with `block`.
+    pub(super) fn of_our_own(block: [u8; 2]) -> Self {
+        // The first is the network's own end.
+        let replicas = HashSet::from([Ipv4Addr::new(block[0], block[1], 0, 1)]);
+        Self { block, claim: None, replicas, ports: HashSet::new(), next_port: PRIVATE_PORTS.start }
+    }
+
     /// An address of its own for `name`; the same one for the same name while it is free.
     pub(super) fn address(&mut self, name: &str) -> Result<Ipv4Addr, AddressError> {
         // 255 is left for the claim, 0 and 255 at the end look like networks to some programs.
         const PLACES: u64 = 255 * 254;
-        let start = fingerprint(name);
+        let (start, [a, b]) = (fingerprint(name), self.block);
         for step in 0..PLACES {
             let place = start.wrapping_add(step) % PLACES;
-            let address = Ipv4Addr::new(127, self.block, (place / 254) as u8, (place % 254) as u8 + 1);
+            let address = Ipv4Addr::new(a, b, (place / 254) as u8, (place % 254) as u8 + 1);
             if self.replicas.insert(address) {
                 return Ok(address);
             }
@@ -120,7 +127,12 @@ impl Addresses {
 
     /// Whether a replica could listen on `port`: nobody has it on all addresses, and one may.
     pub(super) fn try_port(&self, port: u16) -> io::Result<()> {
-        TcpListener::bind((Ipv4Addr::new(127, self.block, 255, 253), port)).map(drop)
+        let [a, b] = self.block;
+        match self.claim {
+            Some(_) => TcpListener::bind((Ipv4Addr::new(a, b, 255, 253), port)).map(drop),
+            // Each has a network of its own, with all ports.
+            None => Ok(()),
+        }
     }
 }
 

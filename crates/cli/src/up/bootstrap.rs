@@ -33,8 +33,10 @@ pub(super) struct Node<'a> {
 pub(super) enum Role<'a> {
     /// With the private port for each port of the workload.
     Sidecar(&'a [(u16, u16)]),
-    /// With the local port for each listener port.
-    Gateway(&'a BTreeMap<u16, u16>),
+    /// With the ports of the workload. It is in one network with it, whose rules send it what comes and goes.
+    Captured(&'a [(u16, u16)]),
+    /// With the local port for each listener port, and the address to listen on.
+    Gateway(&'a BTreeMap<u16, u16>, Ipv4Addr),
 }
 
 /// `9080=40123,7070=40124`.
@@ -44,15 +46,15 @@ pub(super) fn application_ports(pairs: &[(u16, u16)]) -> String {
 }
 
 /// The bootstrap. `token` is shown to the control plane on every stream, for proxies that cannot ask for a certificate.
-pub(super) fn bootstrap(node: &Node, admin_port: u16, xds: SocketAddr, token: Option<&str>) -> Value {
+pub(super) fn bootstrap(node: &Node, admin: SocketAddr, xds: SocketAddr, token: Option<&str>) -> Value {
     let mut grpc = json!({"envoy_grpc": {"cluster_name": "xds-grpc"}});
     if let Some(token) = token {
         grpc["initial_metadata"] = json!([{"key": "authorization", "value": format!("Bearer {token}")}]);
     }
     let over_ads = json!({"ads": {}, "resource_api_version": "V3"});
-    json!({
+    let mut bootstrap = json!({
         "node": node_json(node),
-        "admin": {"address": socket_address("127.0.0.1".to_owned(), admin_port)},
+        "admin": {"address": socket_address(admin.ip().to_string(), admin.port())},
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "DELTA_GRPC",
@@ -80,7 +82,17 @@ pub(super) fn bootstrap(node: &Node, admin_port: u16, xds: SocketAddr, token: Op
                 }}]}],
             },
         }]},
-    })
+    });
+    if let Role::Captured(_) = node.role {
+        bootstrap["cluster_manager"] = json!({"upstream_bind_config": {"socket_options": [mark()]}});
+    }
+    bootstrap
+}
+
+/// What a sidecar sends is not sent to it again.
+fn mark() -> Value {
+    // `SOL_SOCKET` and `SO_MARK` of Linux.
+    json!({"level": 1, "name": 36, "int_value": ::capture::rules::SIDECAR_MARK, "state": "STATE_PREBIND"})
 }
 
 fn socket_address(address: String, port: u16) -> Value {
@@ -106,8 +118,14 @@ fn node_json(node: &Node) -> Value {
             set("ANNOTATIONS", json!({APPLICATION_PORTS: application_ports(ports)}));
             "sidecar"
         }
-        Role::Gateway(ports) => {
-            set("BIND", json!("127.0.0.1"));
+        Role::Captured(ports) => {
+            set("INTERCEPTION_MODE", json!("REDIRECT"));
+            set("DNS_CAPTURE", json!("true"));
+            set("ANNOTATIONS", json!({APPLICATION_PORTS: application_ports(ports)}));
+            "sidecar"
+        }
+        Role::Gateway(ports, bind) => {
+            set("BIND", json!(bind.to_string()));
             let ports: Map<String, Value> = ports.iter().map(|(p, l)| (p.to_string(), json!(l))).collect();
             set("PORTS", Value::Object(ports));
             "router"
@@ -137,13 +155,14 @@ mod tests {
         }
     }
 
+    const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 20003);
     const XDS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15010);
 
     #[test]
     fn a_sidecar_is_told_who_it_is_and_where_the_control_plane_is() {
         let labels = BTreeMap::from([("app".to_owned(), "reviews".to_owned())]);
         let ports = [(9080, 20001), (7070, 20002)];
-        let json = bootstrap(&node(Role::Sidecar(&ports), &labels), 20003, XDS, None);
+        let json = bootstrap(&node(Role::Sidecar(&ports), &labels), ADMIN, XDS, None);
         assert_eq!(json["node"]["id"], "sidecar~127.9.0.5~reviews-v1-0.shop~shop.svc.cluster.local");
         assert_eq!(json["node"]["cluster"], "reviews.shop");
         let metadata = &json["node"]["metadata"];
@@ -161,10 +180,21 @@ mod tests {
     fn a_gateway_is_told_its_local_ports_and_a_foreign_proxy_its_token() {
         let labels = BTreeMap::new();
         let ports = BTreeMap::from([(80, 8080)]);
-        let json = bootstrap(&node(Role::Gateway(&ports), &labels), 20003, XDS, Some("secret"));
+        let json =
+            bootstrap(&node(Role::Gateway(&ports, Ipv4Addr::LOCALHOST), &labels), ADMIN, XDS, Some("secret"));
         assert_eq!(json["node"]["id"], "router~127.9.0.5~reviews-v1-0.shop~shop.svc.cluster.local");
         assert_eq!(json["node"]["metadata"]["PORTS"]["80"], 8080);
         let shown = json.pointer("/dynamic_resources/ads_config/grpc_services/0/initial_metadata/0");
         assert_eq!(shown, Some(&json!({"key": "authorization", "value": "Bearer secret"})));
+    }
+
+    #[test]
+    fn a_captured_sidecar_marks_what_it_sends() {
+        let labels = BTreeMap::new();
+        let json = bootstrap(&node(Role::Captured(&[(9080, 9080)]), &labels), ADMIN, XDS, None);
+        assert_eq!(json["node"]["metadata"]["INTERCEPTION_MODE"], "REDIRECT");
+        assert_eq!(json["node"]["metadata"].get("OUTBOUND"), None);
+        let option = json.pointer("/cluster_manager/upstream_bind_config/socket_options/0/int_value");
+        assert_eq!(option, Some(&json!(1337)));
     }
 }

@@ -3,14 +3,15 @@
 use super::addresses::Addresses;
 use super::bootstrap::{self, Node, Role};
 use super::expand::Variables;
+use super::network::{GATE, Network};
 use super::output::Printer;
 use super::plan::Proxy;
-use super::process::{Launch, Supervision};
+use super::process::{Launch, Seat, Supervision};
 use super::state::{ProxyFolder, State};
 use identity::spiffe::SpiffeId;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,8 @@ pub(super) struct Context {
     pub(super) addresses: Mutex<Addresses>,
     pub(super) supervision: Supervision,
     pub(super) ports: ControlPorts,
+    /// Where workloads are in networks of their own.
+    pub(super) network: Option<Arc<Network>>,
     pub(super) trust_domain: String,
     pub(super) certificate_lifetime: Option<Duration>,
     /// The whole mesh is being stopped: nobody needs to be told that a part leaves.
@@ -56,30 +59,37 @@ impl Context {
     }
 
     /// Writes what a proxy needs for its next start, and says how it is started.
-    pub(super) fn launch_proxy(&self, proxy: &Proxy, node: &Node, admin_port: u16) -> Result<Launch, String> {
+    pub(super) fn launch_proxy(
+        &self,
+        proxy: &Proxy,
+        node: &Node,
+        admin: SocketAddr,
+        seat: Option<Seat>,
+    ) -> Result<Launch, String> {
         let files = self.state.proxy(node.namespace, node.name);
         let identity = SpiffeId::new(&self.trust_domain, node.namespace, node.service_account)
             .map_err(|e| format!("has no identity: {e}"))?;
         let holder = format!("{}/{}", node.namespace, node.name);
-        let xds = self.ports.xds;
+        let xds = self.seen_by_proxies(self.ports.xds);
         let launch = |command: Vec<String>| Launch {
             command,
             variables: Variables::default(),
             directory: self.home.clone(),
+            seat: seat.clone(),
         };
         match proxy {
             Proxy::Other(command) => {
                 let token = self.state.mint(&holder, identity, true)?;
-                files.write_bootstrap(&bootstrap::bootstrap(node, admin_port, xds, Some(&token)))?;
+                files.write_bootstrap(&bootstrap::bootstrap(node, admin, xds, Some(&token)))?;
                 let mut variables = Variables::default();
                 variables.set("BOOTSTRAP", text(&files.bootstrap()));
-                variables.set("ADMIN_PORT", admin_port.to_string());
+                variables.set("ADMIN_PORT", admin.port().to_string());
                 Ok(launch(command.iter().map(|argument| variables.expand(argument)).collect()))
             }
             Proxy::Own | Proxy::Absent => {
                 let token = self.state.mint(&holder, identity, false)?;
                 files.write_join_token(&token)?;
-                files.write_bootstrap(&bootstrap::bootstrap(node, admin_port, xds, None))?;
+                files.write_bootstrap(&bootstrap::bootstrap(node, admin, xds, None))?;
                 let mut command = self.own_proxy(&files);
                 if let Role::Sidecar(_) = node.role {
                     command.extend(["--concurrency".to_owned(), SIDECAR_THREADS.to_owned()]);
@@ -89,11 +99,19 @@ impl Context {
         }
     }
 
+    /// Where proxies find what we find at `address`.
+    fn seen_by_proxies(&self, address: SocketAddr) -> SocketAddr {
+        match self.network {
+            Some(_) => SocketAddr::new(IpAddr::V4(GATE), address.port()),
+            None => address,
+        }
+    }
+
     fn own_proxy(&self, files: &ProxyFolder) -> Vec<String> {
         let mut command = vec!["ieum".to_owned(), "proxy".to_owned()];
         let mut flag = |name: &str, value: String| command.extend([name.to_owned(), value]);
         flag("--bootstrap", text(&files.bootstrap()));
-        flag("--ca", self.ports.xds_tls.to_string());
+        flag("--ca", self.seen_by_proxies(self.ports.xds_tls).to_string());
         flag("--ca-roots", text(&self.state.roots()));
         flag("--ca-name", CA_NAME.to_owned());
         flag("--join-token-file", text(&files.join_token()));
@@ -118,7 +136,7 @@ impl Context {
         if let Some(lifetime) = self.certificate_lifetime {
             flag("--certificate-lifetime", seconds(lifetime));
         }
-        Launch { command, variables: Variables::default(), directory: PathBuf::from(".") }
+        Launch { command, variables: Variables::default(), directory: PathBuf::from("."), seat: None }
     }
 }
 

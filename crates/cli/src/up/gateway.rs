@@ -2,12 +2,16 @@
 
 use super::bootstrap::{GATEWAY_PORTS, Node, Role, application_ports};
 use super::context::Context;
+use super::door::Opened;
+use super::network::{ADMIN_PORT, GATE, Place};
 use super::output::Label;
 use super::plan;
 use super::probe;
-use super::process::{Life, Process};
+use super::process::{Life, Process, Seat};
+use ::capture::{Own, Rules};
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -53,6 +57,45 @@ impl Gateway {
     }
 }
 
+/// Where a gateway runs.
+struct Berth {
+    address: Ipv4Addr,
+    admin_port: u16,
+    /// Its own network, where it has one.
+    place: Option<Arc<Place>>,
+    /// Ports of the machine around that lead to it: those of its plan, then that of its admin pages.
+    opened: Vec<Opened>,
+}
+
+impl Berth {
+    /// The address it listens on.
+    fn bind(&self) -> Ipv4Addr {
+        if self.place.is_some() { self.address } else { Ipv4Addr::LOCALHOST }
+    }
+
+    /// The port it listens on for each port of its Gateways: the same in a network of its own.
+    fn ports(&self, plan: &plan::Gateway) -> BTreeMap<u16, u16> {
+        match self.place {
+            Some(_) => plan.ports.keys().map(|port| (*port, *port)).collect(),
+            None => plan.ports.clone(),
+        }
+    }
+
+    /// Where we reach its admin pages.
+    fn admin(&self) -> SocketAddr {
+        match self.place {
+            Some(_) => SocketAddr::from((self.address, ADMIN_PORT)),
+            None => SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port)),
+        }
+    }
+
+    /// Where people reach them.
+    fn shown_admin(&self) -> SocketAddr {
+        let port = self.opened.last().map_or(self.admin_port, |opened| opened.port);
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    }
+}
+
 struct Run {
     context: Arc<Context>,
     plan: plan::Gateway,
@@ -63,29 +106,53 @@ struct Run {
 
 impl Run {
     async fn live(self) {
-        let place = {
-            let mut addresses = self.context.addresses();
-            let name = format!("gateway {}/{}", self.plan.namespace, self.plan.name);
-            addresses.address(&name).and_then(|address| Ok((address, addresses.port()?)))
-        };
-        match place {
-            Ok((address, admin_port)) => {
-                self.run(address, admin_port).await;
+        match self.place().await {
+            Ok(berth) => {
+                self.run(&berth).await;
                 let mut addresses = self.context.addresses();
-                addresses.release(address);
-                addresses.release_port(admin_port);
+                addresses.release(berth.address);
+                addresses.release_port(berth.admin_port);
             }
             Err(error) => {
-                self.tell(|status| status.waiting_for = error.to_string());
+                self.tell(|status| status.waiting_for = error);
                 self.end.cancelled().await;
             }
         }
     }
 
-    async fn run(&self, address: Ipv4Addr, admin_port: u16) {
-        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, admin_port));
+    async fn place(&self) -> Result<Berth, String> {
+        let (address, admin_port) = {
+            let mut addresses = self.context.addresses();
+            let name = format!("gateway {}/{}", self.plan.namespace, self.plan.name);
+            let place = addresses.address(&name).and_then(|address| Ok((address, addresses.port()?)));
+            place.map_err(|error| error.to_string())?
+        };
+        let mut berth = Berth { address, admin_port, place: None, opened: Vec::new() };
+        if let Some(network) = self.context.network.clone() {
+            let rules = Rules {
+                inbound_port: None,
+                outbound_port: None,
+                dns_port: None,
+                direct_sources: vec![IpAddr::V4(GATE)],
+                private_ports: vec![ADMIN_PORT],
+                ..Rules::all(Own::MARK)
+            };
+            let (door, namespace) = (network.door.clone(), self.plan.namespace.clone());
+            let joined = tokio::task::spawn_blocking(move || network.join(address, &namespace, rules));
+            berth.place = Some(Arc::new(joined.await.map_err(|error| error.to_string()).flatten()?));
+            let ports = self.plan.ports.iter().map(|(port, local)| (*local, *port));
+            for (local, port) in ports.chain([(0, ADMIN_PORT)]) {
+                let opened = door.open(local, SocketAddr::from((address, port))).await;
+                berth.opened.push(opened.map_err(|error| format!("port {local} of 127.0.0.1: {error}"))?);
+            }
+        }
+        Ok(berth)
+    }
+
+    async fn run(&self, berth: &Berth) {
+        let admin = berth.admin();
         let woken = Arc::new(Notify::new());
-        let process = self.process(address, admin_port, woken.clone());
+        let process = self.process(berth, woken.clone());
         let mut ready: Option<Life> = None;
         while !self.end.is_cancelled() {
             let life = *process.life.borrow();
@@ -97,11 +164,11 @@ impl Run {
                 });
             }
             if let (Life::Running { pid, .. }, None) = (life, ready) {
-                match self.look(admin).await {
-                    Ok(()) if *process.life.borrow() == life && self.publish() => {
+                match self.look(berth).await {
+                    Ok(()) if *process.life.borrow() == life && self.publish(berth) => {
                         ready = Some(life);
-                        let status =
-                            Status { ready: true, pid: Some(pid), admin: Some(admin), ..Status::default() };
+                        let admin = Some(berth.shown_admin());
+                        let status = Status { ready: true, pid: Some(pid), admin, ..Status::default() };
                         self.tell(|now| *now = status);
                     }
                     Ok(()) => {}
@@ -122,8 +189,9 @@ impl Run {
     }
 
     /// Says where it is, for the Services that select it: an egress gateway is called by workloads.
-    fn publish(&self) -> bool {
-        let published = self.context.state.publish(&self.plan.namespace, &self.plan.name, &entry(&self.plan));
+    fn publish(&self, berth: &Berth) -> bool {
+        let entry = entry(&self.plan, berth);
+        let published = self.context.state.publish(&self.plan.namespace, &self.plan.name, &entry);
         if let Err(error) = &published {
             self.tell(|status| status.waiting_for = format!("its WorkloadEntry cannot be written: {error}"));
         }
@@ -137,26 +205,30 @@ impl Run {
         }
     }
 
-    async fn look(&self, admin: SocketAddr) -> Result<(), String> {
+    async fn look(&self, berth: &Berth) -> Result<(), String> {
+        let admin = berth.admin();
         if probe::status(admin, "GET", "/ready").await != Some(200) {
             return Err(format!("it says at http://{admin}/ready that it is not ready"));
         }
-        for (port, local) in self.plan.ports.iter().filter(|(port, _)| self.plan.schemes.contains_key(port)) {
-            if !probe::accepts(SocketAddr::from((Ipv4Addr::LOCALHOST, *local))).await {
-                return Err(format!(
-                    "it does not listen at 127.0.0.1:{local} (port {port} of its Gateways) yet"
-                ));
+        let ports = berth.ports(&self.plan);
+        for (port, local) in ports.iter().filter(|(port, _)| self.plan.schemes.contains_key(port)) {
+            let address = SocketAddr::from((berth.bind(), *local));
+            if !probe::accepts(address).await {
+                return Err(format!("it does not listen at {address} (port {port} of its Gateways) yet"));
             }
         }
         Ok(())
     }
 
-    fn process(&self, address: Ipv4Addr, admin_port: u16, changed: Arc<Notify>) -> Process {
+    fn process(&self, berth: &Berth, changed: Arc<Notify>) -> Process {
         let label = Label::coloured(&self.plan.name, &self.plan.name);
         let (context, plan) = (self.context.clone(), self.plan.clone());
+        let (ports, bind, address, admin) =
+            (berth.ports(&self.plan), berth.bind(), berth.address, berth.admin());
+        let seat = berth.place.clone().map(|place| Seat { place, is_sidecar: false });
         let prepare = move || {
             let node = Node {
-                role: Role::Gateway(&plan.ports),
+                role: Role::Gateway(&ports, bind),
                 address,
                 name: &plan.name,
                 namespace: &plan.namespace,
@@ -165,7 +237,7 @@ impl Run {
                 workload: &plan.name,
                 trust_domain: &context.trust_domain,
             };
-            context.launch_proxy(&plan.proxy, &node, admin_port)
+            context.launch_proxy(&plan.proxy, &node, admin, seat.clone())
         };
         Process::start(&self.context.supervision, label, GRACE, changed, prepare)
     }
@@ -177,8 +249,8 @@ impl Run {
 }
 
 /// The WorkloadEntry of a gateway of which the ports are real ones.
-fn entry(plan: &plan::Gateway) -> Value {
-    let ports: Vec<(u16, u16)> = plan.ports.iter().map(|(port, local)| (*port, *local)).collect();
+fn entry(plan: &plan::Gateway, berth: &Berth) -> Value {
+    let ports: Vec<(u16, u16)> = berth.ports(plan).into_iter().collect();
     json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": "WorkloadEntry",
@@ -192,7 +264,7 @@ fn entry(plan: &plan::Gateway) -> Value {
             },
         },
         "spec": {
-            "address": Ipv4Addr::LOCALHOST.to_string(),
+            "address": berth.bind().to_string(),
             "labels": plan.labels,
             "serviceAccount": plan.service_account,
         },

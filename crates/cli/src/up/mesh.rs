@@ -56,7 +56,7 @@ impl Stops {
     }
 
     /// Waits for the next one.
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         let Stops([interrupt, terminate, hangup]) = self;
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -80,7 +80,7 @@ pub(super) async fn run(
             let (command, directory) = (control.command, control.directory);
             move || {
                 let (command, directory) = (command.clone(), directory.clone());
-                Ok(super::process::Launch { command, variables: Default::default(), directory })
+                Ok(super::process::Launch { command, variables: Default::default(), directory, seat: None })
             }
         });
     let objects = folder.objects();

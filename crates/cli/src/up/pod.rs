@@ -3,13 +3,15 @@
 
 use super::bootstrap::{APPLICATION_PORTS, OUTBOUND_PORT, application_ports};
 use super::expand::Variables;
+use super::network::{ADMIN_PORT, Place};
 use super::plan::{Program, Proxy, Setting, Template};
+use super::process::Seat;
 use serde_json::{Map, Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 /// One replica, with the place it has on this machine.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) struct Pod {
     pub(super) name: String,
     pub(super) template: Arc<Template>,
@@ -17,13 +19,41 @@ pub(super) struct Pod {
     /// Each port with the port on which the application really listens: a private one of 127.0.0.1 behind a sidecar, the
     /// same one of [`Pod::address`] without.
     pub(super) ports: Vec<(u16, u16)>,
+    /// Port of 127.0.0.1 by which people reach the sidecar's admin pages.
     pub(super) admin_port: u16,
+    /// Its own network, where it has one.
+    pub(super) place: Option<Arc<Place>>,
+}
+
+impl PartialEq for Pod {
+    fn eq(&self, other: &Self) -> bool {
+        let facts = |pod: &Pod| (pod.name.clone(), pod.address, pod.ports.clone(), pod.admin_port);
+        facts(self) == facts(other) && self.template == other.template
+    }
 }
 
 impl Pod {
     /// Whether it has a sidecar.
     pub(super) fn is_meshed(&self) -> bool {
         self.template.sidecar != Proxy::Absent
+    }
+
+    /// Where we reach the sidecar's admin pages.
+    pub(super) fn admin(&self) -> SocketAddr {
+        match self.place {
+            Some(_) => SocketAddr::from((self.address, ADMIN_PORT)),
+            None => SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port)),
+        }
+    }
+
+    /// Whether rules send what its applications send to its sidecar.
+    pub(super) fn is_captured(&self) -> bool {
+        self.is_meshed() && self.place.is_some()
+    }
+
+    /// Where its processes run.
+    pub(super) fn seat(&self, is_sidecar: bool) -> Option<Seat> {
+        self.place.clone().map(|place| Seat { place, is_sidecar })
     }
 
     /// Where its applications listen, and whether they say so themselves.
@@ -41,7 +71,11 @@ impl Pod {
     }
 
     fn host(&self) -> Ipv4Addr {
-        if self.is_meshed() { Ipv4Addr::LOCALHOST } else { self.address }
+        match (&self.place, self.is_meshed()) {
+            (Some(_), _) => Ipv4Addr::UNSPECIFIED,
+            (None, true) => Ipv4Addr::LOCALHOST,
+            (None, false) => self.address,
+        }
     }
 
     fn listens_on(&self, port: u16) -> u16 {
@@ -53,7 +87,7 @@ impl Pod {
         let mut variables = Variables::default();
         let Template { namespace, service_account, workload, .. } = &*self.template;
         let address = self.address.to_string();
-        if self.is_meshed() {
+        if self.is_meshed() && !self.is_captured() {
             for (name, value) in way_out(&address) {
                 variables.set(name, value);
             }
@@ -185,7 +219,14 @@ mod tests {
             programs: vec![program],
         };
         let address = Ipv4Addr::new(127, 20, 0, 5);
-        Pod { name: "web-v1-0".to_owned(), template: Arc::new(template), address, ports, admin_port: 20003 }
+        Pod {
+            name: "web-v1-0".to_owned(),
+            template: Arc::new(template),
+            address,
+            ports,
+            admin_port: 20003,
+            place: None,
+        }
     }
 
     fn value<'a>(variables: &'a Variables, name: &str) -> &'a str {

@@ -2,6 +2,7 @@
 //! what its death means for others, is for whoever started it.
 
 use super::expand::Variables;
+use super::network::Place;
 use super::output::{Label, Printer};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::path::{Path, PathBuf};
@@ -39,6 +40,16 @@ pub(super) struct Launch {
     /// Set on top of our own environment.
     pub(super) variables: Variables,
     pub(super) directory: PathBuf,
+    /// Where it runs, if not in the same network as we.
+    pub(super) seat: Option<Seat>,
+}
+
+/// A network to run in.
+#[derive(Clone, Debug)]
+pub(super) struct Seat {
+    pub(super) place: Arc<Place>,
+    /// It may mark what it sends.
+    pub(super) is_sidecar: bool,
 }
 
 /// What all processes of a mesh share.
@@ -201,7 +212,12 @@ fn command(ieum: &Path, launch: &Launch) -> Result<Command, String> {
         return Err("has no command".to_owned());
     };
     let mut command = Command::new(ieum);
-    command.args(["exec-with-parent", "--parent", &std::process::id().to_string(), "--"]);
+    command.args(["exec-with-parent", "--parent", &std::process::id().to_string()]);
+    if let Some(Seat { place, is_sidecar }) = &launch.seat {
+        command.arg("--network").arg(place.path()).arg("--resolver").arg(&place.resolver);
+        command.args(is_sidecar.then_some("--sidecar"));
+    }
+    command.arg("--");
     match program.as_str() {
         "ieum" => command.arg(ieum),
         program => command.arg(program),

@@ -4,13 +4,17 @@
 use super::addresses::AddressError;
 use super::bootstrap::{Node, Role};
 use super::context::Context;
+use super::door::Opened;
+use super::network::{ADMIN_PORT, GATE, Network, is_listening};
 use super::output::Label;
 use super::plan::{Program, Proxy, Template};
 use super::pod::Pod;
 use super::probe;
 use super::process::{Launch, Life, Process};
+use ::capture::rules::{DNS_PORT, INBOUND_PORT, OUTBOUND_PORT};
+use ::capture::{Own, Rules};
 use futures_util::future::join_all;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -98,8 +102,8 @@ struct Run {
 
 impl Run {
     async fn live(self) {
-        match self.place() {
-            Ok(pod) => {
+        match self.place().await {
+            Ok((pod, _opened)) => {
                 let pod = Arc::new(pod);
                 self.run(&pod).await;
                 let mut addresses = self.context.addresses();
@@ -109,13 +113,61 @@ impl Run {
             }
             Err(error) => {
                 self.context.printer().line(&Label::plain(&self.label), &format!("cannot run: {error}"));
-                self.tell(|status| status.waiting_for = error.to_string());
+                self.tell(|status| status.waiting_for = error);
                 self.leave.cancelled().await;
             }
         }
     }
 
-    fn place(&self) -> Result<Pod, AddressError> {
+    /// Finds a place for it, and a port by which people reach its sidecar.
+    async fn place(&self) -> Result<(Pod, Option<Opened>), String> {
+        match self.context.network.clone() {
+            None => self.place_here().map(|pod| (pod, None)).map_err(|error| error.to_string()),
+            Some(network) => self.place_apart(&network).await,
+        }
+    }
+
+    /// In a network of its own, on the very ports its applications know.
+    async fn place_apart(&self, network: &Arc<Network>) -> Result<(Pod, Option<Opened>), String> {
+        let Template { namespace, sidecar, .. } = &*self.template;
+        let mut rules =
+            Rules::annotated(Own::MARK, &self.template.annotations).map_err(|error| error.to_string())?;
+        if *sidecar == Proxy::Absent {
+            rules = Rules { inbound_port: None, outbound_port: None, dns_port: None, ..rules };
+        } else {
+            rules.direct_sources = vec![IpAddr::V4(GATE)];
+            rules.private_ports = vec![ADMIN_PORT];
+        }
+        let name = format!("{namespace}/{}", self.name);
+        let address = self.context.addresses().address(&name).map_err(|error| error.to_string())?;
+        let (network, namespace) = (network.clone(), namespace.clone());
+        let door = network.door.clone();
+        let joined = tokio::task::spawn_blocking(move || network.join(address, &namespace, rules));
+        let place = joined.await.map_err(|error| error.to_string()).flatten();
+        let place = place.inspect_err(|_| self.context.addresses().release(address))?;
+        let opened = match sidecar {
+            Proxy::Absent => None,
+            _ => door.open(0, SocketAddr::from((address, ADMIN_PORT))).await.ok(),
+        };
+        let mut ports: Vec<(u16, u16)> = Vec::new();
+        for port in self.template.programs.iter().flat_map(|program| &program.ports) {
+            if ports.iter().all(|(known, _)| *known != port.number) {
+                ports.push((port.number, port.number));
+            }
+        }
+        let pod = Pod {
+            name: self.name.clone(),
+            template: self.template.clone(),
+            address,
+            ports,
+            admin_port: opened.as_ref().map_or(0, |opened| opened.port),
+            place: Some(Arc::new(place)),
+        };
+        Ok((pod, opened))
+    }
+
+    /// At an address of this machine, on ports that are free.
+    fn place_here(&self) -> Result<Pod, AddressError> {
         let mut addresses = self.context.addresses();
         let address = addresses.address(&format!("{}/{}", self.template.namespace, self.name))?;
         let mut ports = Vec::new();
@@ -136,7 +188,14 @@ impl Run {
             ports.push((port.number, private));
         }
         let admin_port = addresses.port()?;
-        Ok(Pod { name: self.name.clone(), template: self.template.clone(), address, ports, admin_port })
+        Ok(Pod {
+            name: self.name.clone(),
+            template: self.template.clone(),
+            address,
+            ports,
+            admin_port,
+            place: None,
+        })
     }
 
     async fn run(&self, pod: &Arc<Pod>) {
@@ -158,7 +217,7 @@ impl Run {
                 published = None;
             }
             if starts.is_some() && published.is_none() {
-                match self.look(pod, are_started.then_some(seen.1)).await {
+                match self.look(pod, first_pid(&processes), are_started.then_some(seen.1)).await {
                     Ok(()) if !are_started => {
                         let programs = self.template.programs.iter();
                         processes
@@ -188,23 +247,36 @@ impl Run {
 
     /// What is still missing before the applications can start, or, when they run since `started`, before requests can
     /// be taken.
-    async fn look(&self, pod: &Pod, started: Option<Instant>) -> Result<(), String> {
+    async fn look(&self, pod: &Pod, pid: Option<u32>, started: Option<Instant>) -> Result<(), String> {
+        // What is captured is not reached past the sidecar: one looks from inside who listens.
+        let inside = pid.filter(|_| pod.is_captured());
         if pod.is_meshed() {
-            let admin = admin_address(pod);
+            let admin = pod.admin();
             if probe::status(admin, "GET", "/ready").await != Some(200) {
                 return Err(format!("the sidecar says at http://{admin}/ready that it is not ready"));
+            }
+        }
+        if let Some(pid) = inside {
+            for port in [OUTBOUND_PORT, INBOUND_PORT, DNS_PORT] {
+                if !is_listening(pid, port) {
+                    return Err(format!("the sidecar does not listen at port {port} yet"));
+                }
             }
         }
         let Some(started) = started else { return Ok(()) };
         for (address, is_declared) in pod.application_addresses() {
             let is_awaited = is_declared || started.elapsed() < DOUBT;
-            if is_awaited && !probe::accepts(address).await {
+            let listens = match inside {
+                Some(pid) => is_listening(pid, address.port()),
+                None => probe::accepts(address).await,
+            };
+            if is_awaited && !listens {
                 return Err(format!(
                     "nobody listens at {address} yet: is that where the application listens?"
                 ));
             }
         }
-        for address in pod.served_addresses().filter(|_| pod.is_meshed()) {
+        for address in pod.served_addresses().filter(|_| pod.is_meshed() && inside.is_none()) {
             if !probe::accepts(address).await {
                 return Err(format!("the sidecar does not listen at {address} yet"));
             }
@@ -249,7 +321,7 @@ impl Run {
         }
         if pod.is_meshed() && !is_closing {
             self.pause(FAREWELL).await;
-            probe::status(admin_address(pod), "POST", "/drain_listeners?graceful").await;
+            probe::status(pod.admin(), "POST", "/drain_listeners?graceful").await;
             self.pause(DRAIN).await;
         }
         let applications = processes.split_off(usize::from(pod.is_meshed()).min(processes.len()));
@@ -274,7 +346,7 @@ impl Run {
         let prepare = move || {
             let template = &pod.template;
             let node = Node {
-                role: Role::Sidecar(&pod.ports),
+                role: if pod.is_captured() { Role::Captured(&pod.ports) } else { Role::Sidecar(&pod.ports) },
                 address: pod.address,
                 name: &pod.name,
                 namespace: &template.namespace,
@@ -283,7 +355,7 @@ impl Run {
                 workload: &template.workload,
                 trust_domain: &context.trust_domain,
             };
-            context.launch_proxy(&template.sidecar, &node, pod.admin_port)
+            context.launch_proxy(&template.sidecar, &node, pod.admin(), pod.seat(true))
         };
         Process::start(&self.context.supervision, label, GRACE, changed, prepare)
     }
@@ -296,10 +368,10 @@ impl Run {
         let label = Label::coloured(&name, &self.template.workload);
         let variables = pod.variables(program);
         let command: Vec<String> = program.command.iter().map(|part| variables.expand(part)).collect();
-        let directory = self.context.home.clone();
+        let (directory, seat) = (self.context.home.clone(), pod.seat(false));
         let prepare = move || {
             let (command, variables) = (command.clone(), variables.clone());
-            Ok(Launch { command, variables, directory: directory.clone() })
+            Ok(Launch { command, variables, directory: directory.clone(), seat: seat.clone() })
         };
         Process::start(&self.context.supervision, label, GRACE, changed, prepare)
     }
@@ -321,6 +393,10 @@ fn starts(processes: &[Process]) -> Option<Vec<u64>> {
         .collect()
 }
 
-fn admin_address(pod: &Pod) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, pod.admin_port))
+/// The process that was started first, if it runs.
+fn first_pid(processes: &[Process]) -> Option<u32> {
+    match *processes.first()?.life.borrow() {
+        Life::Running { pid, .. } => Some(pid),
+        Life::Down | Life::Ended => None,
+    }
 }

@@ -201,7 +201,8 @@ impl ProxyFolder {
     }
 }
 
-fn make_private(path: &Path) -> io::Result<()> {
+/// Makes a folder that nobody else can read.
+pub(super) fn make_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
 }
