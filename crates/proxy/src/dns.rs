@@ -3,6 +3,7 @@
 //! Both address families are asked for; IPv4 addresses are used where there are any.
 
 use crate::discovery::Hub;
+use crate::names;
 use futures_util::StreamExt;
 use model::cluster::{Cluster, Discovery};
 use model::endpoint::{Assignment, Endpoint, EndpointAddress};
@@ -49,9 +50,9 @@ fn is_other(now: &[Arc<Cluster>], known: &[Arc<Cluster>]) -> bool {
 async fn resolve(hub: &Hub, clusters: &[Arc<Cluster>]) {
     let lookups = clusters.iter().map(|cluster| async move {
         let mut answers = Answers::new();
-        for name in names(cluster) {
-            if let Ok(found) = tokio::net::lookup_host((name, 0)).await {
-                answers.insert(name.to_owned(), found.map(|address| address.ip()).collect());
+        for name in names_of(cluster) {
+            if let Ok(found) = names::lookup(name).await {
+                answers.insert(name.to_owned(), found);
             }
         }
         (cluster, answers)
@@ -64,7 +65,7 @@ async fn resolve(hub: &Hub, clusters: &[Arc<Cluster>]) {
 }
 
 /// Names that a cluster's endpoints are given by.
-pub fn names(cluster: &Cluster) -> Vec<&str> {
+pub fn names_of(cluster: &Cluster) -> Vec<&str> {
     let (Discovery::StrictDns(template) | Discovery::LogicalDns(template)) = &cluster.discovery else {
         return Vec::new();
     };

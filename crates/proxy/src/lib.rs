@@ -6,6 +6,7 @@
 pub mod run;
 pub mod admin;
 pub mod dns;
+pub mod names;
 pub mod health;
 pub mod discovery;
 pub mod worker;
@@ -21,3 +22,4 @@ pub mod record;
 pub mod failure;
 pub mod notice;
 pub mod stream;
+pub mod mark;

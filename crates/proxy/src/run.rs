@@ -11,6 +11,7 @@ use crate::admin::{self, Admin};
 use crate::discovery::{self, Hub, Stream};
 use crate::dns;
 use crate::health;
+use crate::names;
 use crate::notice::tell;
 use crate::worker::{self, Workers};
 use ending::Ending;
@@ -54,6 +55,7 @@ async fn serve(setup: Setup, options: Options, started: Instant) -> Result<(), R
     spawn_local(timers(hub.clone()));
     spawn_local(give_back(options.memory, workers.clone()));
     spawn_local(dns::follow(hub.clone()));
+    spawn_local(names::follow(hub.live().clone()));
     spawn_local(health::follow(hub.live().clone()));
     if let Some(file) = last_good {
         let hub = hub.clone();

@@ -36,6 +36,8 @@ pub struct Bootstrap {
     pub lds: bool,
     /// Clusters are asked for over ADS.
     pub cds: bool,
+    /// The mark of packets to endpoints (`cluster_manager.upstream_bind_config`).
+    pub mark: Option<u32>,
     /// Fields that are written and have no effect here, with the reason.
     pub ignored: Vec<Problem>,
     /// Where each field is written.

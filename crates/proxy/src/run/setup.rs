@@ -2,6 +2,7 @@
 //! configuration.
 
 use crate::discovery::{self, Discovery, Hub, LastGood, Scope};
+use crate::mark;
 use crate::notice::tell;
 use crate::record::{NodeLabels, Telemetry};
 use crate::snapshot::Live;
@@ -122,6 +123,9 @@ impl Setup {
         let bootstrap = read_bootstrap(&options.bootstrap)?;
         for ignored in &bootstrap.ignored {
             tell(format_args!("warning: {ignored}"));
+        }
+        if let Some(mark) = bootstrap.mark {
+            mark::set(mark);
         }
         let ads = bootstrap.ads.as_ref();
         let mut discovery = Discovery::new(Scope {

@@ -1,6 +1,7 @@
 //! Making one connection to one endpoint: TCP, then TLS where the transport says so.
 
 use crate::failure::Failure;
+use crate::mark;
 use crate::snapshot::{EndpointState, Limited, TransportState};
 use identity::certificate;
 use identity::handshake::{self, HandshakeError};
@@ -110,7 +111,7 @@ async fn establish(
             Some((config, server_name.clone()))
         }
     };
-    let tcp = TcpStream::connect(address).await.map_err(|e| ConnectError::Tcp(address, e))?;
+    let tcp = mark::connect(address).await.map_err(|e| ConnectError::Tcp(address, e))?;
     // A request's head must not wait for an acknowledgement of the one before.
     tcp.set_nodelay(true).map_err(|e| ConnectError::Tcp(address, e))?;
     if let Some(keepalive) = keepalive {

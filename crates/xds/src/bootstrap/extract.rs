@@ -36,6 +36,7 @@ pub(super) fn extract(mut message: pb::Bootstrap, source: Source) -> Result<Boot
     let mut found = Findings { source, refused: Vec::new(), ignored: Vec::new() };
     refuse_what_changes_traffic(&message, &mut found);
     tell_what_is_ignored(&message, &mut found);
+    let mark = mark(&message, &mut found);
     let node = node(message.node.take().unwrap_or_default());
     let admin = message.admin.as_ref().and_then(|admin| admin_address(admin, &mut found));
     let resources = message.static_resources.take().unwrap_or_default();
@@ -71,13 +72,38 @@ pub(super) fn extract(mut message: pb::Bootstrap, source: Source) -> Result<Boot
         ads,
         lds,
         cds,
+        mark,
         ignored: found.ignored,
         source: found.source,
     })
 }
 
+/// The mark of packets to endpoints. It is all that is followed of how connections to them are bound.
+fn mark(message: &pb::Bootstrap, found: &mut Findings) -> Option<u32> {
+    // `SOL_SOCKET` and `SO_MARK` of Linux.
+    const SO_MARK: (i64, i64) = (1, 36);
+    let config = message.cluster_manager.as_ref()?.upstream_bind_config.as_ref()?;
+    let only_options =
+        core::BindConfig { socket_options: config.socket_options.clone(), ..Default::default() };
+    let mark = match config.socket_options.as_slice() {
+        [
+            core::SocketOption {
+                level, name, value: Some(core::socket_option::Value::IntValue(value)), ..
+            },
+        ] if (*level, *name) == SO_MARK && *config == only_options => u32::try_from(*value).ok(),
+        _ => None,
+    };
+    if mark.is_none() {
+        let field = "cluster_manager.upstream_bind_config";
+        found.refuse(
+            field,
+            "binding connections to endpoints is not supported, but for one socket option, SO_MARK",
+        );
+    }
+    mark
+}
+
 fn refuse_what_changes_traffic(message: &pb::Bootstrap, found: &mut Findings) {
-    let manager = message.cluster_manager.as_ref();
     let dynamic = message.dynamic_resources.as_ref();
     let refusals = [
         (message.hds_config.is_some(), "hds_config", "health checks on behalf of a server are not supported"),
@@ -99,11 +125,6 @@ fn refuse_what_changes_traffic(message: &pb::Bootstrap, found: &mut Findings) {
             "`xdstp://` names are not supported",
         ),
         (message.xds_delegate_extension.is_some(), "xds_delegate_extension", "is not supported"),
-        (
-            manager.is_some_and(|manager| manager.upstream_bind_config.is_some()),
-            "cluster_manager.upstream_bind_config",
-            "binding connections to endpoints to an address is not supported",
-        ),
         (
             dynamic.is_some_and(|dynamic| !dynamic.lds_resources_locator.is_empty()),
             "dynamic_resources.lds_resources_locator",

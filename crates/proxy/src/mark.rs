@@ -1,0 +1,37 @@
+//! The mark of all packets that this proxy sends to endpoints and name servers (`SO_MARK`), by which the rules of a
+//! network tell them from its workload's own. Of the process, as those rules are: set once, before anything is sent.
+
+use socket2::SockRef;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use tokio::net::{TcpSocket, TcpStream};
+
+static MARK: OnceLock<u32> = OnceLock::new();
+
+/// Marks all packets from now on.
+pub fn set(mark: u32) {
+    // A process runs one proxy; what the first one says stays.
+    let _ = MARK.set(mark);
+}
+
+/// Whether packets are marked.
+pub fn is_set() -> bool {
+    MARK.get().is_some()
+}
+
+/// Marks what `socket` will send.
+pub(crate) fn put(socket: &impl AsFd) -> io::Result<()> {
+    MARK.get().map_or(Ok(()), |mark| SockRef::from(socket).set_mark(*mark))
+}
+
+/// Connects, with the mark.
+pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    if !is_set() {
+        return TcpStream::connect(address).await;
+    }
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    put(&socket)?;
+    socket.connect(address).await
+}
