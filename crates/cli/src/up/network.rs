@@ -141,7 +141,7 @@ fn furnish(address: Ipv4Addr, rules: &Rules) -> Result<(), String> {
     allow_low_ports().map_err(|error| format!("low ports cannot be allowed: {error}"))?;
     ip(&format!(
         "link set lo up\naddr add {address}/16 dev eth0\naddr add {}/64 dev eth0 nodad\nlink set eth0 up\n\
-         route add default via {GATE}\n-6 route add default via {}\n",
+         route add default via {GATE}\nroute add default via {}\n",
         second(address),
         second(GATE)
     ))

@@ -12,7 +12,7 @@ use super::pod::Pod;
 use super::probe;
 use super::process::{Launch, Life, Process};
 use ::capture::rules::{DNS_PORT, INBOUND_PORT, OUTBOUND_PORT};
-use ::capture::{Own, Rules};
+use ::capture::{Own, Range, Rules};
 use futures_util::future::join_all;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -137,6 +137,8 @@ impl Run {
         } else {
             rules.direct_sources = vec![IpAddr::V4(GATE)];
             rules.private_ports = vec![ADMIN_PORT];
+            // The way to the control plane, which sidecars go without a mark.
+            rules.outbound_except.push(Range { address: IpAddr::V4(GATE), prefix: 32 });
         }
         let name = format!("{namespace}/{}", self.name);
         let address = self.context.addresses().address(&name).map_err(|error| error.to_string())?;
