@@ -44,6 +44,8 @@ pub struct ProxyNode {
     pub outbound: Option<SocketAddr>,
     /// Ports of the workload, each with the port on which its application really listens; these and no others, where told.
     pub application_ports: Option<BTreeMap<u16, u16>>,
+    /// Rules of its network send all that its workload sends and receives to it (`INTERCEPTION_MODE`).
+    pub captured: bool,
 }
 
 /// Port for outbound requests where a node names none.
@@ -134,6 +136,7 @@ impl ProxyNode {
             bind: parsed("BIND", "an IP address").transpose()?,
             outbound: socket("OUTBOUND", "an address with a port").transpose()?,
             application_ports: annotation.map(application_ports),
+            captured: matches!(text("INTERCEPTION_MODE"), Some("REDIRECT" | "TPROXY")),
             locality: locality(&labels(metadata)),
         })
     }

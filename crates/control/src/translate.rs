@@ -11,6 +11,8 @@
 
 mod portions;
 
+mod captured;
+mod captured_routes;
 mod edge;
 mod grpc;
 mod inbound;
@@ -46,6 +48,7 @@ mod gateway_tls;
 mod retries;
 mod upstream_tls;
 
+mod captured_addresses;
 mod place;
 mod shares;
 
@@ -61,6 +64,7 @@ mod workload;
 
 use self::actions::Defaults;
 use self::authentication::Authentication;
+use self::captured_addresses::VirtualAddresses;
 use self::clusters::ClusterSettings;
 use self::connection::ConnectionSettings;
 use self::credentials::Credentials;
@@ -77,7 +81,7 @@ use self::workload::Workloads;
 use crate::node::ProxyNode;
 use crate::world::World;
 use api::local_mesh::GatewayProxy;
-use api::mesh_config::MeshH2UpgradePolicy;
+use api::mesh_config::{MeshH2UpgradePolicy, OutboundTrafficMode};
 use api::{Diagnostic, Object, Spec};
 use model::address::AddressRange;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -111,6 +115,9 @@ pub struct Frame {
     defaults: Defaults,
     connections: ConnectionSettings,
     clusters: ClusterSettings,
+    virtual_addresses: VirtualAddresses,
+    /// What happens to connections that lead to nothing that is declared, where capture brings them.
+    unknown_hosts: OutboundTrafficMode,
     /// Gateway proxies by name, for what they do not say themselves.
     gateway_proxies: HashMap<String, GatewayProxy>,
     /// Ranges of addresses by which rules tell clients apart.
@@ -203,6 +210,12 @@ impl Frame {
                 keepalive: settings.tcp_keepalive.clone(),
                 locality: settings.locality_lb_setting.clone(),
             },
+            virtual_addresses: VirtualAddresses::of(world, registry),
+            unknown_hosts: settings
+                .outbound_traffic_policy
+                .as_ref()
+                .map(|policy| policy.mode)
+                .unwrap_or_default(),
             gateway_proxies: proxies.iter().map(|proxy| (proxy.name.clone(), proxy.clone())).collect(),
             distinctions,
         }

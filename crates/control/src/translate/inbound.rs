@@ -95,8 +95,31 @@ pub(super) fn ports<'m>(
     found.into_iter().map(describe).collect()
 }
 
+/// What ports of a captured workload are like that no service leads to and of which its application says nothing.
+pub(super) fn any_other<'m>(
+    mesh: &'m Mesh,
+    node: &ProxyNode,
+    labels: &BTreeMap<String, String>,
+) -> InboundPort<'m> {
+    InboundPort {
+        port: 0,
+        application: 0,
+        protocol: Protocol::Auto,
+        mode: mesh.authentication.mode(&node.namespace, labels, 0),
+        services: Vec::new(),
+    }
+}
+
 impl InboundPort<'_> {
+    /// Its number.
+    pub(super) fn number(&self) -> u16 {
+        self.port
+    }
+
     fn cluster_name(&self) -> String {
+        if self.port == 0 {
+            return super::captured::INBOUND_PASSTHROUGH.to_owned();
+        }
         format!("inbound|{}||", self.port)
     }
 
@@ -124,7 +147,7 @@ impl InboundPort<'_> {
     }
 
     /// The chains: those of mutual TLS unless it is off, and those of plain text unless it is required.
-    fn chains(&self, mesh: &Mesh) -> Vec<FilterChain> {
+    pub(super) fn chains(&self, mesh: &Mesh) -> Vec<FilterChain> {
         let mut chains = Vec::new();
         if self.mode != MutualTlsMode::Disable {
             self.mutual_tls(mesh, &mut chains);

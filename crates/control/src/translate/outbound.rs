@@ -187,6 +187,27 @@ impl<'m> TableMaker<'m> {
         tunnel_route(target, provenance)
     }
 
+    /// One port of a service as a virtual host, behind a listener that takes connections for any host.
+    pub(super) fn host(&self, service: &Service, port: &Port, domains: Vec<String>) -> VirtualHost {
+        let mut host = self.virtual_host(service, port, domains, None);
+        // Nobody is asked for a tunnel.
+        host.routes.retain(|route| route.condition.path != PathMatch::Connect);
+        host
+    }
+
+    /// Virtual hosts for the hosts of rules that no service declares, behind a listener for `port`.
+    pub(super) fn undeclared(&self, port: u16, taken: &mut HashSet<String>) -> Vec<VirtualHost> {
+        let mut table =
+            Table { name: String::new(), way: None, virtual_hosts: Vec::new(), taken: std::mem::take(taken) };
+        for rules in self.rules.for_mesh(self.client.namespace, self.seen(None, port)) {
+            if rules.has_http() {
+                self.add_undeclared(rules, &mut table);
+            }
+        }
+        *taken = table.taken;
+        table.virtual_hosts
+    }
+
     /// Adds virtual hosts for the hosts of `rules` that no service declares.
     fn add_undeclared(&self, rules: &RuleSet, table: &mut Table<'m>) {
         for host in rules.hosts.iter().filter(|host| self.registry.find(host).is_none()) {
@@ -220,7 +241,7 @@ fn tunnel_route(target: Target, provenance: Provenance) -> Route {
 }
 
 /// The other names that clients in `namespace` may use for a service.
-fn aliases(service: &Service, namespace: &str) -> Vec<String> {
+pub(super) fn aliases(service: &Service, namespace: &str) -> Vec<String> {
     let Service { name, namespace: own, .. } = service;
     if !service.is_kubernetes {
         let written = |address: &IpAddr| match address {

@@ -2,6 +2,7 @@
 //! for the mesh that comes after, as far as it did not change.
 
 use super::authentication::is_subset;
+use super::captured::{self, CapturedMaker};
 use super::clusters::{ClusterMaker, ClusterSet};
 use super::edge::EdgeMaker;
 use super::outbound::TableMaker;
@@ -88,6 +89,8 @@ struct TableKey {
     scope: Option<Arc<str>>,
     /// Positions of those of [`Frame::client_subnets`] that it is in.
     subnets: Vec<usize>,
+    /// Its workload's traffic is captured.
+    captured: bool,
 }
 
 /// What one proxy is sent, in the parts that it shares with others. Parts that did not change since the mesh before are
@@ -137,14 +140,15 @@ impl Mesh {
             ProxyKind::Router => Arc::new(self.gateway(node, client, &common)),
             ProxyKind::Grpc => Arc::new(self.grpc(client)),
         };
-        Portion { common, routes: self.slot(node.kind, client), own }
+        Portion { common, routes: self.slot(node, client), own }
     }
 
     /// The route configurations of `node`.
     pub(crate) fn routes(&self, node: &ProxyNode) -> Tables {
         let (locality, scope) = (self.locality_of(node), self.scope_of(node));
         let client = self.client(node, &locality, scope.as_deref());
-        self.slot(node.kind, client).tables(|| match node.kind {
+        self.slot(node, client).tables(|| match node.kind {
+            ProxyKind::Sidecar if node.captured => self.captured_routes(client),
             ProxyKind::Sidecar => self.outbound_routes(client),
             ProxyKind::Router => self.edge(client).tables(),
             ProxyKind::Grpc => self.grpc_routes(client),
@@ -273,17 +277,23 @@ impl Mesh {
         if let Some(before) = before.filter(|own| own.basis.as_ref().is_some_and(is_basis)) {
             return before.clone();
         }
-        let (mut listeners, mut clusters) = (Vec::new(), Vec::new());
-        for port in inbound::ports(self, node, client.labels) {
-            if let Some(address) = node.address {
-                listeners.push(port.listener(self, address));
-            }
-            clusters.push(port.cluster());
-        }
-        if let Some(listener) = outbound::listener(node, &self.connections) {
-            // A workload that listens on the very port keeps it.
-            if listeners.iter().all(|known| known.name != listener.name) {
-                listeners.push(listener);
+        let ports = inbound::ports(self, node, client.labels);
+        let mut clusters: Vec<Cluster> = ports.iter().map(inbound::InboundPort::cluster).collect();
+        let mut listeners = Vec::new();
+        if node.captured {
+            let other = inbound::any_other(self, node, client.labels);
+            listeners.push(captured::inbound(self, &ports, &other));
+            listeners.extend(CapturedMaker { mesh: self, client }.outbound());
+            clusters.extend(captured::clusters());
+        } else {
+            listeners.extend(
+                node.address.into_iter().flat_map(|at| ports.iter().map(move |port| port.listener(self, at))),
+            );
+            if let Some(listener) = outbound::listener(node, &self.connections) {
+                // A workload that listens on the very port keeps it.
+                if listeners.iter().all(|known| known.name != listener.name) {
+                    listeners.push(listener);
+                }
             }
         }
         let (known_listeners, known_clusters) =
@@ -296,15 +306,16 @@ impl Mesh {
     }
 
     fn outbound_routes(&self, client: Client<'_>) -> Vec<RouteConfiguration> {
+        self.table_maker(client).tables()
+    }
+
+    fn captured_routes(&self, client: Client<'_>) -> Vec<RouteConfiguration> {
+        CapturedMaker { mesh: self, client }.tables(&self.table_maker(client))
+    }
+
+    fn table_maker<'m>(&'m self, client: Client<'m>) -> TableMaker<'m> {
         let tuner = Tuner { registry: &self.registry, policies: &self.policies, client };
-        let maker = TableMaker {
-            registry: &self.registry,
-            rules: &self.rules,
-            defaults: &self.defaults,
-            client,
-            tuner,
-        };
-        maker.tables()
+        TableMaker { registry: &self.registry, rules: &self.rules, defaults: &self.defaults, client, tuner }
     }
 
     fn edge<'m>(&'m self, client: Client<'m>) -> EdgeMaker<'m> {
@@ -343,14 +354,18 @@ impl Mesh {
     }
 
     /// The ports of services that `client` reaches.
-    fn ports_of<'m>(&'m self, client: Client<'m>) -> impl Iterator<Item = (usize, &'m Service, &'m Port)> {
+    pub(super) fn ports_of<'m>(
+        &'m self,
+        client: Client<'m>,
+    ) -> impl Iterator<Item = (usize, &'m Service, &'m Port)> {
         let seen = self.registry.services().filter(move |(_, s)| s.visibility.includes(client.namespace));
         let ports = seen.flat_map(|(at, service)| service.ports.iter().map(move |port| (at, service, port)));
         ports.filter(move |(at, _, port)| client.scope.is_none_or(|scope| scope.reaches(*at, port)))
     }
 
     /// The place of a client's tables: the same for clients whose tables are the same.
-    fn slot(&self, kind: ProxyKind, client: Client<'_>) -> Arc<Slot> {
+    fn slot(&self, node: &ProxyNode, client: Client<'_>) -> Arc<Slot> {
+        let kind = node.kind;
         let has = |wanted: &&BTreeMap<String, String>| is_subset(wanted, client.labels);
         let is_in = |range: &AddressRange| client.address.is_some_and(|address| range.contains(address));
         let key = TableKey {
@@ -367,6 +382,7 @@ impl Mesh {
                 .filter(|(_, range)| is_in(range))
                 .map(|(at, _)| at)
                 .collect(),
+            captured: node.captured,
         };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.tables.entry(key).or_default().clone()

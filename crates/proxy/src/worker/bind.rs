@@ -22,7 +22,8 @@ pub(super) fn listen(address: SocketAddr, binding: &Binding, count: usize) -> io
 fn bind(address: SocketAddr, binding: &Binding, is_shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        socket.set_only_v6(!address.ip().is_unspecified())?;
+        // Beside an address for IPv4 it is for IPv6 alone.
+        socket.set_only_v6(!address.ip().is_unspecified() || !binding.more.is_empty())?;
     }
     match address {
         SocketAddr::V4(_) if binding.transparent => socket.set_ip_transparent_v4(true)?,
