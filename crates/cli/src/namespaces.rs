@@ -5,11 +5,11 @@
 
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
-use rustix::process::{getegid, geteuid};
+use rustix::process::{Pid, PidfdFlags, getegid, geteuid, pidfd_open};
 use rustix::thread::{
-    CapabilitySet, LinkNameSpaceType, UnshareFlags, capabilities, clear_ambient_capability_set,
-    configure_capability_in_ambient_set, move_into_link_name_space, remove_capability_from_bounding_set,
-    set_capabilities,
+    CapabilitySet, LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags, capabilities,
+    clear_ambient_capability_set, configure_capability_in_ambient_set, move_into_link_name_space,
+    move_into_thread_name_spaces, remove_capability_from_bounding_set, set_capabilities,
 };
 use std::fs::File;
 use std::io;
@@ -89,6 +89,18 @@ pub(crate) fn enter_new_network() -> io::Result<File> {
 pub(crate) fn enter_network(path: &Path) -> io::Result<()> {
     let namespace = File::open(path)?;
     Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
+}
+
+/// Enters the world of process `pid`: its network, what is mounted for it, and its users if they are others.
+pub(crate) fn enter_world_of(pid: i32) -> io::Result<()> {
+    let process = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    let descriptor = pidfd_open(process, PidfdFlags::empty())?;
+    let users = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user"));
+    let mut world = ThreadNameSpaceType::NETWORK | ThreadNameSpaceType::MOUNT;
+    if users("self")? != users(&pid.to_string())? {
+        world |= ThreadNameSpaceType::USER;
+    }
+    Ok(move_into_thread_name_spaces(descriptor.as_fd(), world)?)
 }
 
 /// Puts the files in `folder` in place of the system's: where names are asked for, and that they are asked for there.

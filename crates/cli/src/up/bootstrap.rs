@@ -11,6 +11,9 @@ pub(super) const APPLICATION_PORTS: &str = "ieum.dev/application-ports";
 /// Annotation by which workloads learn where a gateway really listens for the ports of its Gateways.
 pub(super) const GATEWAY_PORTS: &str = "ieum.dev/gateway-ports";
 
+/// Annotation with a process of a workload that is in a network of its own, by which others find the way there.
+pub(super) const PROCESS: &str = "ieum.dev/process";
+
 /// The port of a sidecar's outbound HTTP proxy.
 pub(super) const OUTBOUND_PORT: u16 = 15001;
 

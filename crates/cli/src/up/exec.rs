@@ -1,10 +1,11 @@
 //! `ieum exec`: runs a command as if it were in a replica of a mesh that `ieum up` runs: with its environment, so that what
 //! it asks by `http_proxy` goes through that replica's sidecar.
 
-use super::bootstrap::{APPLICATION_PORTS, GATEWAY_PORTS};
+use super::bootstrap::{APPLICATION_PORTS, GATEWAY_PORTS, PROCESS};
 use super::pod::way_out;
 use super::process::PROXY_VARIABLES;
 use super::state;
+use crate::namespaces;
 use clap::Args;
 use serde_json::Value;
 use std::os::unix::process::CommandExt;
@@ -39,6 +40,8 @@ struct Replica {
     workload: String,
     address: String,
     is_meshed: bool,
+    /// A process in its network, if that is its own.
+    process: Option<i32>,
 }
 
 impl Replica {
@@ -54,6 +57,10 @@ impl Replica {
             workload: text("/metadata/annotations/ieum.dev~1workload")?,
             address: text("/spec/address")?,
             is_meshed: entry.pointer("/metadata/annotations")?.get(APPLICATION_PORTS).is_some(),
+            process: entry
+                .pointer("/metadata/annotations")?
+                .get(PROCESS)
+                .and_then(|pid| pid.as_str()?.parse().ok()),
         })
     }
 
@@ -120,7 +127,12 @@ impl Exec {
         for name in PROXY_VARIABLES {
             command.env_remove(name);
         }
-        if replica.is_meshed {
+        if let Some(pid) = replica.process {
+            let moved = namespaces::enter_world_of(pid).and_then(|()| namespaces::drop_privileges(false));
+            if let Err(error) = moved {
+                return format!("cannot enter the network of `{}`: {error}", replica.name);
+            }
+        } else if replica.is_meshed {
             let way_out = way_out(&replica.address);
             // For what is not HTTP, too: curl then asks for a tunnel.
             command.envs(

@@ -1,7 +1,7 @@
 //! One replica as it is told to others: its environment, the commands of its processes, and the WorkloadEntry by which
 //! the control plane knows it. Pure; addresses and ports are given.
 
-use super::bootstrap::{APPLICATION_PORTS, OUTBOUND_PORT, application_ports};
+use super::bootstrap::{APPLICATION_PORTS, OUTBOUND_PORT, PROCESS, application_ports};
 use super::expand::Variables;
 use super::network::{ADMIN_PORT, Place};
 use super::plan::{Program, Proxy, Setting, Template};
@@ -147,7 +147,7 @@ impl Pod {
     }
 
     /// The WorkloadEntry that says it is ready.
-    pub(super) fn entry(&self) -> Value {
+    pub(super) fn entry(&self, pids: &[u32]) -> Value {
         let Template { namespace, workload, labels, service_account, .. } = &*self.template;
         let named = self.template.programs.iter().flat_map(|p| &p.ports).filter(|p| !p.name.is_empty());
         let ports: Map<String, Value> = named.map(|p| (p.name.clone(), json!(p.number))).collect();
@@ -157,6 +157,9 @@ impl Pod {
             annotations.insert(APPLICATION_PORTS.to_owned(), json!(application_ports(&self.ports)));
         } else {
             annotations.insert("sidecar.istio.io/inject".to_owned(), json!("false"));
+        }
+        if let (Some(_), Some(pid)) = (&self.place, pids.first()) {
+            annotations.insert(PROCESS.to_owned(), json!(pid.to_string()));
         }
         json!({
             "apiVersion": "networking.istio.io/v1",
@@ -276,12 +279,12 @@ mod tests {
         assert_eq!(value(&variables, "http_proxy"), "(not set)");
         let listens = pod.application_addresses().map(|(address, _)| address);
         assert!(listens.eq(pod.served_addresses()));
-        assert_eq!(pod.entry()["metadata"]["annotations"]["sidecar.istio.io/inject"], "false");
+        assert_eq!(pod.entry(&[])["metadata"]["annotations"]["sidecar.istio.io/inject"], "false");
     }
 
     #[test]
     fn its_entry_is_a_workload_entry_that_our_own_reader_accepts() {
-        let entry = pod(Proxy::Own, &[]).entry();
+        let entry = pod(Proxy::Own, &[]).entry(&[]);
         let parsed = api::parse("entry.yaml", &format!("{entry:#}\n"));
         assert_eq!(parsed.diagnostics, []);
         let object = &parsed.objects[0];

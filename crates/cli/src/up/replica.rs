@@ -287,15 +287,16 @@ impl Run {
     }
 
     fn publish(&self, pod: &Pod, processes: &[Process]) -> bool {
-        if let Err(error) = self.context.state.publish(&self.template.namespace, &self.name, &pod.entry()) {
-            self.tell(|status| status.waiting_for = format!("its WorkloadEntry cannot be written: {error}"));
-            return false;
-        }
         let pids = processes.iter().filter_map(|process| match *process.life.borrow() {
             Life::Running { pid, .. } => Some(pid),
             Life::Down | Life::Ended => None,
         });
-        let pids = pids.collect();
+        let pids: Vec<u32> = pids.collect();
+        let entry = pod.entry(&pids);
+        if let Err(error) = self.context.state.publish(&self.template.namespace, &self.name, &entry) {
+            self.tell(|status| status.waiting_for = format!("its WorkloadEntry cannot be written: {error}"));
+            return false;
+        }
         self.tell(|status| {
             status.ready = true;
             status.waiting_for.clear();

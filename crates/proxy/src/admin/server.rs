@@ -5,6 +5,7 @@ use crate::discovery::{Discovery, is_own_secret};
 use crate::worker::ListenerStatus;
 use http::StatusCode;
 use identity::certificate::{self, CertificateFacts, Rfc3339};
+use model::listener::Listener;
 use model::metadata::Value as Fact;
 use model::tls::SecretContent;
 use serde_json::{Map, Value, json};
@@ -27,7 +28,9 @@ impl Admin {
         };
         self.hub.read(|discovery| {
             let listeners = discovery.config().listeners.iter();
-            listeners.filter(|(_, listener)| listener.address.is_some()).all(|(name, _)| is_bound(name))
+            // Some have no sockets of their own.
+            let has_socket = |listener: &Listener| listener.address.is_some() && !listener.binding.unbound;
+            listeners.filter(|(_, listener)| has_socket(listener)).all(|(name, _)| is_bound(name))
         })
     }
 

@@ -1,0 +1,292 @@
+//! `ieum up --capture netns`: programs that know nothing of a mesh are in it, with mutual TLS required everywhere, and
+//! nothing of it is left when it ends, whatever way. Needs `nft`, `ip` and a kernel that lets ordinary users make
+//! namespaces; without, the tests say so and are skipped.
+#![allow(clippy::unwrap_used)]
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Longer than anything should take on a busy machine.
+const BOUND: Duration = Duration::from_secs(120);
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+const MESH: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: lines}
+spec: {selector: {app: lines}, ports: [{name: tcp, port: 9000}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: cache}
+spec: {selector: {app: cache}, ports: [{name: tcp-redis, port: 6379}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: other}
+spec: {selector: {app: cache}, ports: [{name: tcp-redis, port: 9000, targetPort: 6379}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: web, image: web, ports: [{containerPort: 8080}]}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: lines}
+spec:
+  selector: {matchLabels: {app: lines}}
+  template:
+    metadata: {labels: {app: lines}}
+    spec: {containers: [{name: lines, image: lines, ports: [{containerPort: 9000}]}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: client}
+spec:
+  selector: {matchLabels: {app: client}}
+  template:
+    metadata: {labels: {app: client}}
+    spec: {containers: [{name: client, image: client}]}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: ieum.dev/v1alpha1
+kind: LocalMesh
+metadata: {name: captured}
+spec:
+  images:
+  - {image: web, command: [ieum, sample, echo]}
+  - {image: lines, command: [ieum, sample, tcp-echo]}
+  - {image: client, command: [sleep, infinity]}
+  - {image: cache, command: [redis-server, --save, '', --port, '6379']}
+";
+
+const CACHE: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: cache}
+spec:
+  selector: {matchLabels: {app: cache}}
+  template:
+    metadata: {labels: {app: cache}}
+    spec: {containers: [{name: cache, image: cache, ports: [{containerPort: 6379}]}]}
+";
+
+fn has(program: &str) -> bool {
+    let there = Command::new(program).arg("--version").output().is_ok();
+    if !there {
+        eprintln!("skipped in part: `{program}` is not installed");
+    }
+    there
+}
+
+/// Why capture is not possible here, if it is not.
+fn hindrance() -> Option<String> {
+    let probe = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "sh", "-c"])
+        .arg("PATH=$PATH:/usr/sbin:/sbin; ip link add b type bridge && nft add table inet t")
+        .output();
+    match probe {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).into_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// The network namespaces that any process is in.
+fn networks() -> BTreeSet<PathBuf> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    all.filter_map(|entry| std::fs::read_link(entry.path().join("ns/net")).ok()).collect()
+}
+
+struct Mesh {
+    up: Child,
+    ready: Value,
+    place: TempDir,
+}
+
+impl Mesh {
+    fn start(text: &str) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("mesh");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("mesh.yaml"), text).unwrap();
+        let said = std::fs::File::create(place.path().join("said")).unwrap();
+        let mut up = Command::new(env!("CARGO_BIN_EXE_ieum"))
+            .args(["up", folder.to_str().unwrap(), "--capture", "netns", "--json", "--port-base", "0"])
+            .args(["--state-dir", place.path().join("state").to_str().unwrap()])
+            .stdout(Stdio::piped())
+            .stderr(said)
+            .spawn()
+            .unwrap();
+        let (sender, line) = std::sync::mpsc::channel();
+        let stdout = up.stdout.take().unwrap();
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = BufReader::new(stdout).read_line(&mut text);
+            let _ = sender.send(text);
+        });
+        let mut mesh = Mesh { up, ready: Value::Null, place };
+        let line = line.recv_timeout(BOUND).unwrap_or_default();
+        mesh.ready = serde_json::from_str(&line)
+            .unwrap_or_else(|_| panic!("the mesh did not become ready; it said:\n{}", mesh.said()));
+        mesh
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.place.path().join("said")).unwrap()
+    }
+
+    /// Runs a program as if it were the client.
+    fn run(&self, command: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_ieum"))
+            .args(["exec", "client", "--state-dir", self.place.path().join("state").to_str().unwrap(), "--"])
+            .args(command)
+            .output()
+            .unwrap()
+    }
+
+    /// What a program prints that is run as if it were the client; it must succeed.
+    fn prints(&self, command: &[&str]) -> String {
+        let output = self.run(command);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{command:?}: {out}\n{err}\n{}", self.said());
+        out.into_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.up.id() as i32).unwrap(), signal).unwrap();
+    }
+
+    /// Waits until no process has the folder of this mesh in its command line any more, and no network is left.
+    fn is_gone(&mut self, before: &BTreeSet<PathBuf>) {
+        let start = Instant::now();
+        let _ = self.up.wait();
+        let folder = self.place.path().to_str().unwrap().to_owned();
+        loop {
+            let mine: Vec<String> = std::fs::read_dir("/proc")
+                .unwrap()
+                .flatten()
+                .filter_map(|entry| {
+                    let mut text = Vec::new();
+                    std::fs::File::open(entry.path().join("cmdline")).ok()?.read_to_end(&mut text).ok()?;
+                    Some(String::from_utf8_lossy(&text).replace('\0', " "))
+                })
+                .filter(|command| command.contains(&folder))
+                .collect();
+            let networks: Vec<PathBuf> = networks().difference(before).cloned().collect();
+            if mine.is_empty() && networks.is_empty() {
+                return;
+            }
+            assert!(start.elapsed() < BOUND, "still there: {mine:?}, {networks:?}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        if matches!(self.up.try_wait(), Ok(None)) {
+            self.signal(Signal::TERM);
+            let _ = self.up.wait();
+        }
+    }
+}
+
+/// Whether the tests can run here, which is told when not.
+fn is_possible() -> bool {
+    let hindrance = hindrance();
+    if let Some(why) = &hindrance {
+        eprintln!("skipped: this kernel, or what is installed, does not let us capture: {why}");
+    }
+    hindrance.is_none()
+}
+
+#[test]
+fn unmodified_programs_are_in_the_mesh() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !is_possible() {
+        return;
+    }
+    let has_redis = has("redis-server");
+    let text = if has_redis { format!("{MESH}---{CACHE}") } else { MESH.to_owned() };
+    let mesh = Mesh::start(&text);
+
+    // Every name that a service has, and no address but its virtual one. Mutual TLS is required: what is answered came
+    // through both sidecars.
+    for host in ["web", "web.default", "web.default.svc", "web.default.svc.cluster.local"] {
+        let told = mesh.prints(&["curl", "-sS", "--fail", "--max-time", "20", &format!("http://{host}/")]);
+        assert!(!told.is_empty(), "{host}");
+    }
+    let script = "import urllib.request as r; print(r.urlopen('http://web/', timeout=20).status)";
+    assert_eq!(mesh.prints(&["python3", "-c", script]).trim(), "200");
+
+    // Two services on one port, told apart by their addresses alone.
+    let echo = "import socket; s = socket.create_connection(('lines', 9000), 20); s.sendall(b'a line\\n'); \
+                print(s.recv(100).decode())";
+    assert!(mesh.prints(&["python3", "-c", echo]).contains("a line"));
+    if has_redis {
+        for (host, port) in [("cache", "6379"), ("other", "9000")] {
+            let told = mesh.prints(&["redis-cli", "-h", host, "-p", port, "ping"]);
+            assert_eq!(told.trim(), "PONG", "{host}");
+        }
+    }
+
+    // What is not there is told at once.
+    let script = "import socket\ntry: socket.getaddrinfo('nobody.default.svc.cluster.local', 80)\n\
+                  except socket.gaierror as error: print(error.errno == socket.EAI_NONAME)";
+    assert_eq!(mesh.prints(&["python3", "-c", script]).trim(), "True");
+}
+
+#[test]
+fn without_its_sidecar_a_workload_reaches_nobody() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !is_possible() {
+        return;
+    }
+    let mesh = Mesh::start(MESH);
+    let address = mesh.ready["workloads"]["web"][0]["address"].as_str().unwrap().to_owned();
+    let script = format!(
+        "import os, signal, socket\nos.kill({}, signal.SIGSTOP)\nos.kill({0}, signal.SIGKILL)\n\
+         try: socket.create_connection(('{address}', 8080), 20); print('open')\n\
+         except ConnectionRefusedError: print('closed')",
+        mesh.ready["workloads"]["client"][0]["sidecar_pid"],
+    );
+    assert_eq!(mesh.prints(&["python3", "-c", &script]).trim(), "closed");
+}
+
+#[test]
+fn nothing_is_left_behind_whatever_way_it_ends() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !is_possible() {
+        return;
+    }
+    for signal in [Signal::INT, Signal::KILL] {
+        let before = networks();
+        let mut mesh = Mesh::start(MESH);
+        assert!(networks().difference(&before).count() >= 4, "the mesh, and each of its workloads");
+        mesh.signal(signal);
+        mesh.is_gone(&before);
+    }
+}
