@@ -1,5 +1,6 @@
 //! Clusters: what requests are sent to, and how (`envoy.config.cluster.v3.Cluster`).
 
+use crate::affinity::HashPolicy;
 use crate::balance::{LoadBalancing, Spread};
 use crate::endpoint::{Assignment, Endpoint};
 use crate::header::HeaderCase;
@@ -32,6 +33,8 @@ pub struct Cluster {
     pub error_statuses: Vec<u16>,
     /// What its connections are like.
     pub connections: Connections,
+    /// What requests are hashed by; where it says anything, what their routes say does not count.
+    pub hash_policies: Vec<HashPolicy>,
     /// Time to connect, TLS not included.
     pub connect_timeout: Duration,
     /// The HTTP version spoken to it.
@@ -104,6 +107,7 @@ impl Cluster {
             health_checks: Vec::new(),
             error_statuses: Vec::new(),
             connections: Connections::default(),
+            hash_policies: Vec::new(),
             connect_timeout: CONNECT_TIMEOUT,
             http: UpstreamHttp::default(),
             idle_timeout: None,

@@ -215,6 +215,7 @@ impl Stage<'_> {
             self.close_gate();
             return self.local_answer(exchange, answer, None);
         }
+        self.note(&mut exchange, &parts);
         let permit = match self.authorize(&parts) {
             Ok(permit) => permit,
             Err(cause) => {

@@ -75,7 +75,7 @@ impl Stage<'_> {
         mut parts: Parts,
         body: Incoming,
     ) -> Response<AnswerBody> {
-        let weighted = forward.target.pick_weighted(self.context.local.random());
+        let weighted = forward.target.pick_weighted(self.split(forward, &parts));
         let name = cluster_name(&forward.target, weighted, &parts.headers);
         let Some(cluster) = self.snapshot.cluster(&name, self.context.local.random()) else {
             let edits = Edits { taken, weighted, parts: &parts };
@@ -84,7 +84,11 @@ impl Stage<'_> {
         exchange.cluster = Some(cluster.config.clone());
         // Whether the peer is told who we are depends on the cluster.
         exchange.edit_request(&mut parts.headers, self.context.local.random());
-        let Bound { hash, cookie } = match forward.hash_policies.as_slice() {
+        let policies = match cluster.config.hash_policies.as_slice() {
+            [] => forward.hash_policies.as_slice(),
+            own => own,
+        };
+        let Bound { hash, cookie } = match policies {
             [] => Bound::default(),
             policies => self.bind(policies, &parts),
         };

@@ -84,6 +84,7 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
         health_checks: health_checks.iter().enumerate().map(check).collect::<Decoded<_>>()?,
         connections: decode_connections(cluster, spoken.connections),
         error_statuses: spoken.error_statuses,
+        hash_policies: spoken.hash_policies,
         connect_timeout: connect_timeout.transpose()?.unwrap_or(CONNECT_TIMEOUT),
         http: spoken.http,
         idle_timeout: spoken.idle_timeout,

@@ -1,6 +1,6 @@
 //! Clusters, endpoints, TLS and secrets for property tests.
 
-use super::spread_strategies::{balance, connections, health_check, limits, outlier_detection};
+use super::spread_strategies::{balance, connections, hash_policy, health_check, limits, outlier_detection};
 use super::strategies::{described, duration, json, metadata, name, string_match, text};
 use model::balance::{LoadBalancing, Spread};
 use model::cluster::{Cluster, Connections, Discovery, Transport, TransportMatch, UpstreamHttp};
@@ -161,14 +161,14 @@ pub(super) fn cluster() -> Of<Cluster> {
             option::of(outlier_detection()),
             connections(),
             vec(health_check(), 0..2),
-            vec(200u16..600, 0..3),
+            (vec(200u16..600, 0..3), vec(hash_policy(), 0..2)),
         ),
         (option::of(duration()), vec(choice, 0..3), transport(), described()),
     )
         .prop_map(
             |(
                 (name, discovery, (policy, spread), connect_timeout, http),
-                (limits, outlier_detection, connections, health_checks, error_statuses),
+                (limits, outlier_detection, connections, health_checks, (error_statuses, hash_policies)),
                 (idle_timeout, transport_matches, transport, (metadata, provenance)),
             )| Cluster {
                 name,
@@ -196,6 +196,7 @@ pub(super) fn cluster() -> Of<Cluster> {
                     _ => connections,
                 },
                 error_statuses,
+                hash_policies,
                 discovery,
                 connect_timeout,
                 http,
