@@ -11,6 +11,8 @@ pub(crate) enum Standing {
     NotYet,
     /// At gateways it does.
     AtGateways,
+    /// In stock Envoy it does.
+    InEnvoy,
     /// There is nothing here that it could be about.
     NotHere,
 }
@@ -32,6 +34,10 @@ const fn not_yet(kind: &'static str, path: &'static str, instead: &'static str) 
     Word { kind, path, value: None, standing: Standing::NotYet, instead }
 }
 
+const fn in_envoy(kind: &'static str, path: &'static str, instead: &'static str) -> Word {
+    Word { kind, path, value: None, standing: Standing::InEnvoy, instead }
+}
+
 const fn not_here(kind: &'static str, path: &'static str, instead: &'static str) -> Word {
     Word { kind, path, value: None, standing: Standing::NotHere, instead }
 }
@@ -51,6 +57,10 @@ const PROXY: &str = "ProxyConfig";
 const KINDS: [&str; 10] =
     [VS, DR, GATEWAY, ENTRY, "WorkloadEntry", GROUP, SIDECAR, PROXY, "PeerAuthentication", "MeshConfig"];
 
+/// No gateways between networks are declared anywhere; Istio reaches such endpoints directly, too.
+const ONE_NETWORK: &str =
+    "endpoints are reached directly: nothing says which gateways lead to other networks";
+
 /// What is said, by kind.
 pub(crate) static WORDS: &[Word] = &[
     not_yet(VS, "retries.retryRemoteLocalities", "every endpoint may be tried"),
@@ -65,18 +75,14 @@ pub(crate) static WORDS: &[Word] = &[
         ),
         "PASSTHROUGH",
     ),
-    not_yet(DR, "loadBalancer.zoneAwareLbSetting", "all zones are alike"),
     not_yet(
         DR,
-        "connectionPool.tcp.maxConnectionDuration",
-        "stock Envoy obeys; `ieum proxy` uses connections on",
+        "loadBalancer.zoneAwareLbSetting",
+        "all zones are alike; write `localityLbSetting` for preferences by place",
     ),
-    not_yet(
-        DR,
-        "connectionPool.http.maxConcurrentStreams",
-        "stock Envoy obeys; `ieum proxy` has a limit of its own",
-    ),
-    not_yet(DR, "connectionPool.http.http2KeepAlive", "stock Envoy obeys; `ieum proxy` sends no pings"),
+    in_envoy(DR, "connectionPool.tcp.maxConnectionDuration", "connections are used on"),
+    in_envoy(DR, "connectionPool.http.maxConcurrentStreams", "there are at most 100 streams"),
+    in_envoy(DR, "connectionPool.http.http2KeepAlive", "no pings are sent"),
     not_here(
         DR,
         "outlierDetection.consecutiveErrors",
@@ -90,12 +96,13 @@ pub(crate) static WORDS: &[Word] = &[
             "lead to it by an egress gateway: a sidecar's connections go straight to the destination",
         )
     },
-    not_yet(DR, "proxyProtocol", "no header is sent"),
+    in_envoy(DR, "proxyProtocol", "it makes no connection to such a destination"),
     not_yet(DR, "retryBudget.budgetInterval", "requests that are under way now count"),
     not_here(GATEWAY, "servers[].defaultEndpoint", "nobody implements it"),
     not_here(GATEWAY, "port.targetPort", "the LocalMesh says where a gateway listens"),
     of_value(not_yet(ENTRY, "resolution", "name each host, with `resolution: DNS`"), "DYNAMIC_DNS"),
-    not_here("WorkloadEntry", "network", "all workloads are on one"),
+    not_here("WorkloadEntry", "network", ONE_NETWORK),
+    not_here(ENTRY, "endpoints[].network", ONE_NETWORK),
     not_yet(GROUP, "spec", "write a WorkloadEntry for each workload"),
     not_yet(SIDECAR, "spec", "its workloads are sent everything they may see"),
     not_here(PROXY, "environmentVariables", "the proxy has no settings there"),
@@ -157,6 +164,9 @@ fn describe(kind: &str, path: &str) -> String {
     });
     let text = |word: &Word| match word.standing {
         Standing::NotYet => format!("**not yet**: {}", word.instead),
+        Standing::InEnvoy => {
+            format!("honoured in stock Envoy; **not yet** in `ieum proxy`: {}", word.instead)
+        }
         Standing::AtGateways => format!("honoured at gateways; **not yet** in sidecars: {}", word.instead),
         Standing::NotHere => format!("not meaningful here: {}", word.instead),
     };

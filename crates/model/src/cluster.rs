@@ -45,6 +45,8 @@ pub struct Cluster {
     pub transport_matches: Vec<TransportMatch>,
     /// The transport of endpoints that match none.
     pub transport: Transport,
+    /// Each connection begins with who the client is, in this version of the PROXY protocol; `None` says nothing.
+    pub proxy_header: Option<ProxyVersion>,
     /// What telemetry reads.
     pub metadata: Metadata,
     /// What the user wrote that this came from.
@@ -113,6 +115,7 @@ impl Cluster {
             idle_timeout: None,
             transport_matches: Vec::new(),
             transport: Transport::Plain,
+            proxy_header: None,
             metadata: Metadata::default(),
             provenance: None,
         }
@@ -153,6 +156,15 @@ pub struct TransportMatch {
     pub labels: Fields,
     /// The transport.
     pub transport: Transport,
+}
+
+/// Versions of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// How bytes travel.

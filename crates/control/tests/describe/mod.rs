@@ -313,6 +313,7 @@ pub(crate) fn cluster(out: &mut String, c: &Cluster) {
     }
     said(out, "limits", &c.limits, &usual);
     said(out, "outliers", &c.outlier_detection, &None);
+    said(out, "proxy header", &c.proxy_header, &None);
     said(out, "errors", &c.error_statuses, &Vec::new());
     said(out, "spread", &c.spread, &Default::default());
     said(out, "connections", &c.connections, &Default::default());

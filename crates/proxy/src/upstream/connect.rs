@@ -92,6 +92,11 @@ impl From<Limited> for ConnectError {
 pub async fn connect(cluster: &Cluster, endpoint: &EndpointState) -> Result<Connected, ConnectError> {
     let address = endpoint.address;
     let limit = cluster.connect_timeout;
+    if cluster.proxy_header.is_some() {
+        // Who is behind it trusts what the header says: without one there is no connection.
+        let reason = "headers of the PROXY protocol towards endpoints are not written yet";
+        return Err(ConnectError::Tcp(address, io::Error::new(io::ErrorKind::Unsupported, reason)));
+    }
     match tokio::time::timeout(limit, establish(endpoint, cluster.connections.keepalive)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ConnectError::Timeout(address, limit)),

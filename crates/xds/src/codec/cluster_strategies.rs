@@ -3,7 +3,9 @@
 use super::spread_strategies::{balance, connections, hash_policy, health_check, limits, outlier_detection};
 use super::strategies::{described, duration, json, metadata, name, string_match, text};
 use model::balance::{LoadBalancing, Spread};
-use model::cluster::{Cluster, Connections, Discovery, Transport, TransportMatch, UpstreamHttp};
+use model::cluster::{
+    Cluster, Connections, Discovery, ProxyVersion, Transport, TransportMatch, UpstreamHttp,
+};
 use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, Locality, LocalityEndpoints};
 use model::tls::*;
 use proptest::collection::{btree_map, vec};
@@ -163,13 +165,13 @@ pub(super) fn cluster() -> Of<Cluster> {
             vec(health_check(), 0..2),
             (vec(200u16..600, 0..3), vec(hash_policy(), 0..2)),
         ),
-        (option::of(duration()), vec(choice, 0..3), transport(), described()),
+        (option::of(duration()), vec(choice, 0..3), transport(), described(), any::<bool>()),
     )
         .prop_map(
             |(
                 (name, discovery, (policy, spread), connect_timeout, http),
                 (limits, outlier_detection, connections, health_checks, (error_statuses, hash_policies)),
-                (idle_timeout, transport_matches, transport, (metadata, provenance)),
+                (idle_timeout, transport_matches, transport, (metadata, provenance), announces),
             )| Cluster {
                 name,
                 load_balancing: match discovery {
@@ -203,6 +205,7 @@ pub(super) fn cluster() -> Of<Cluster> {
                 idle_timeout,
                 transport_matches,
                 transport,
+                proxy_header: announces.then_some(ProxyVersion::V2),
                 metadata,
                 provenance,
             },
