@@ -61,9 +61,12 @@ const KINDS: [&str; 10] =
 const ONE_NETWORK: &str =
     "endpoints are reached directly: nothing says which gateways lead to other networks";
 
+const NEAR_FIRST: &str = "endpoints near by are tried first, each once";
+
 /// What is said, by kind.
 pub(crate) static WORDS: &[Word] = &[
-    not_yet(VS, "retries.retryRemoteLocalities", "every endpoint may be tried"),
+    in_envoy(VS, "retries.retryRemoteLocalities", NEAR_FIRST),
+    in_envoy("MeshConfig", "defaultHttpRetryPolicy.retryRemoteLocalities", NEAR_FIRST),
     not_here(VS, "match[].statPrefix", "metrics keep their names, as `istio_requests_total` does everywhere"),
     not_here(VS, "fault.delay.exponentialDelay", "nobody implements it"),
     not_here(VS, "fault.abort.http2Error", "nobody implements it"),
@@ -97,7 +100,7 @@ pub(crate) static WORDS: &[Word] = &[
         )
     },
     in_envoy(DR, "proxyProtocol", "it makes no connection to such a destination"),
-    not_yet(DR, "retryBudget.budgetInterval", "requests that are under way now count"),
+    in_envoy(DR, "retryBudget.budgetInterval", "requests that are under way now count"),
     not_here(GATEWAY, "servers[].defaultEndpoint", "nobody implements it"),
     not_here(GATEWAY, "port.targetPort", "the LocalMesh says where a gateway listens"),
     of_value(not_yet(ENTRY, "resolution", "name each host, with `resolution: DNS`"), "DYNAMIC_DNS"),

@@ -145,6 +145,7 @@ fn retry() -> Of<RetryPolicy> {
     let extras =
         (vec(header_match(), 0..2), option::of(duration()), option::of(reset), any::<bool>(), criteria())
             .prop_map(|(request_headers, per_try_idle_timeout, reset, omit_canaries, omit)| RetryExtras {
+                leaves_priorities_after: omit_canaries.then_some(2),
                 request_headers,
                 per_try_idle_timeout,
                 reset,
