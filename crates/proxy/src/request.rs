@@ -102,10 +102,18 @@ pub async fn serve(context: &Rc<Context>, request: Request<Incoming>) -> Respons
     relay::prepare(&mut parts.headers, &http.manager, &context.connection);
     let exchange = http.recorder.begin(&context.connection, &record(&head, &parts));
     mutations::mutate_early(&http.manager.early_edits, &exchange, &mut head, &mut parts);
-    let quoted = quoted::quote(&http.manager, &parts);
+    let quoted = quoted::quote(&http.manager, &head, &parts);
     let refusal = Refusal::new(&head, &parts.headers);
-    let stage =
-        Stage { context, snapshot: &snapshot, http: &http, head, refusal, quoted, grant: OnceCell::new() };
+    let stage = Stage {
+        context,
+        snapshot: &snapshot,
+        http: &http,
+        head,
+        refusal,
+        quoted,
+        requoted: OnceCell::new(),
+        grant: OnceCell::new(),
+    };
     match exceeded.or(refused) {
         Some(failure) => stage.refuse(exchange, failure.into()),
         None if stage.head.redirects => stage.send_to_canonical(exchange, &parts),
@@ -177,6 +185,8 @@ struct Stage<'s> {
     refusal: Refusal,
     /// The head as it came in, where something may quote it.
     quoted: Option<Box<quoted::Quoted>>,
+    /// The same as it is sent on.
+    requoted: OnceCell<Box<quoted::Quoted>>,
     /// Leave for another origin's page to read the answer.
     grant: OnceCell<Box<cors::Grant>>,
 }

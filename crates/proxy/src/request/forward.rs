@@ -110,6 +110,7 @@ impl Stage<'_> {
         self.mutate_request(&exchange, taken, &mut parts, &mut out);
         self.edit_request(&exchange, taken, weighted, &mut parts, &mut out);
         let host_from_endpoint = self.rewrite(&exchange, &plan, &mut parts, &mut out);
+        self.requote(&parts, &out);
         let upgrade = self.granted_upgrade(forward, &mut parts);
         let replay = Replay::new(body);
         let tally = replay.tally().clone();
