@@ -53,6 +53,7 @@ const ENTRY: &str = "ServiceEntry";
 const SIDECAR: &str = "Sidecar";
 const GROUP: &str = "WorkloadGroup";
 const PROXY: &str = "ProxyConfig";
+const MESH: &str = "MeshConfig";
 /// Kinds in the order of the table.
 const KINDS: [&str; 10] =
     [VS, DR, GATEWAY, ENTRY, "WorkloadEntry", GROUP, SIDECAR, PROXY, "PeerAuthentication", "MeshConfig"];
@@ -62,6 +63,7 @@ const ONE_NETWORK: &str =
     "endpoints are reached directly: nothing says which gateways lead to other networks";
 
 const NEAR_FIRST: &str = "endpoints near by are tried first, each once";
+const SPOKEN: &str = "what the port speaks decides";
 
 /// What is said, by kind.
 pub(crate) static WORDS: &[Word] = &[
@@ -106,12 +108,68 @@ pub(crate) static WORDS: &[Word] = &[
     of_value(not_yet(ENTRY, "resolution", "name each host, with `resolution: DNS`"), "DYNAMIC_DNS"),
     not_here("WorkloadEntry", "network", ONE_NETWORK),
     not_here(ENTRY, "endpoints[].network", ONE_NETWORK),
-    not_yet(GROUP, "spec", "write a WorkloadEntry for each workload"),
-    not_yet(SIDECAR, "spec", "its workloads are sent everything they may see"),
+    not_here(GROUP, "template.network", ONE_NETWORK),
+    not_here(
+        GROUP,
+        "probe",
+        "the condition `Healthy` in a WorkloadEntry's status says it; `ieum up` looks at its own",
+    ),
+    not_here(
+        SIDECAR,
+        "ingress[].captureMode",
+        "the sidecar listens at its workload's address, however one gets there",
+    ),
+    of_value(
+        not_yet(SIDECAR, "ingress[].defaultEndpoint", "let the application listen at 127.0.0.1"),
+        "unix:///path",
+    ),
+    of_value(not_yet(SIDECAR, "egress[].bind", "the listener is left out"), "unix:///path"),
+    not_here(SIDECAR, "port.targetPort", "Istio ignores it too; write `defaultEndpoint`"),
+    not_here(SIDECAR, "tls.httpsRedirect", "Istio refuses it; a Gateway redirects"),
+    not_here(SIDECAR, "connectionPool.http.h2UpgradePolicy", SPOKEN),
+    not_here(SIDECAR, "inboundConnectionPool.http.h2UpgradePolicy", SPOKEN),
+    not_here(SIDECAR, "connectionPool.http.useClientProtocol", SPOKEN),
+    not_here(SIDECAR, "inboundConnectionPool.http.useClientProtocol", SPOKEN),
+    in_envoy(SIDECAR, "connectionPool.http.http2KeepAlive", "no pings are sent"),
+    in_envoy(SIDECAR, "inboundConnectionPool.http.http2KeepAlive", "no pings are sent"),
+    of_value(
+        not_yet(SIDECAR, "outboundTrafficPolicy.mode", "declare such hosts in a ServiceEntry"),
+        "ALLOW_ANY",
+    ),
+    of_value(
+        not_yet(SIDECAR, "outboundTrafficPolicy.mode", "declare such hosts in a ServiceEntry"),
+        "ALLOW_ANY_DYNAMIC_DNS",
+    ),
     not_here(PROXY, "environmentVariables", "the proxy has no settings there"),
     not_here(PROXY, "image", "there are no container images"),
-    not_yet(PROXY, "concurrency", "there is a worker thread per core"),
-    not_yet(PROXY, "selector", "it is about no workload yet"),
+    not_here(MESH, "defaultConfig.holdApplicationUntilProxyStarts", "it is always so"),
+    not_here(MESH, "defaultConfig.drainDuration", "connections outlive every change of listeners"),
+    not_here(MESH, "defaultConfig.parentShutdownDuration", "no proxy takes over from another"),
+    not_here(MESH, "defaultConfig.proxyMetadata", "the proxy has no settings there"),
+    not_here(MESH, "defaultConfig.image", "there are no container images"),
+    not_here(
+        MESH,
+        "defaultConfig.discoveryAddress",
+        "`ieum up` says where the control plane is, or the bootstrap",
+    ),
+    not_here(MESH, "defaultConfig.configPath", "the bootstrap is in the state folder"),
+    not_here(
+        MESH,
+        "defaultConfig.binaryPath",
+        "the proxy is `ieum` itself; others are in `proxies` of the LocalMesh",
+    ),
+    not_here(MESH, "defaultConfig.serviceCluster", "names come from workloads"),
+    not_here(MESH, "defaultConfig.statusPort", "the admin port of each proxy tells"),
+    not_here(MESH, "defaultConfig.proxyAdminPort", "many proxies share a machine, so each gets a free port"),
+    not_here(
+        MESH,
+        "defaultConfig.controlPlaneAuthPolicy",
+        "proxies and the control plane always prove who they are",
+    ),
+    not_here(MESH, "defaultConfig.customConfigFile", "`ieum proxy --bootstrap` reads any"),
+    not_here(MESH, "defaultConfig.proxyBootstrapTemplatePath", "`ieum proxy --bootstrap` reads any"),
+    not_here(MESH, "defaultConfig.interceptionMode", "there are no rules of iptables"),
+    not_here(MESH, "defaultConfig.statNameLength", "names of metrics have no limit"),
     of_value(
         not_yet("MeshConfig", "outboundTrafficPolicy.mode", "declare such hosts in a ServiceEntry"),
         "ALLOW_ANY",

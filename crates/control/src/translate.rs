@@ -17,6 +17,7 @@ mod inbound;
 mod outbound;
 
 mod auto_passthrough;
+mod ingress;
 
 mod gateways;
 
@@ -55,6 +56,7 @@ mod authentication;
 mod credentials;
 mod deployments;
 mod protocol;
+mod template;
 mod unsupported;
 mod visibility;
 mod workload;

@@ -9,7 +9,7 @@ use super::registry::{Port, Registry, Service};
 use super::rules::Rules;
 use super::visibility::{covers, intersection};
 use crate::world::World;
-use api::networking::{IstioEgressListener, OutboundTrafficMode, Sidecar};
+use api::networking::{IstioEgressListener, Sidecar};
 use api::{Diagnostic, Object};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
@@ -56,7 +56,6 @@ struct Content {
     ways: Vec<Way>,
     /// Positions of the services whose clusters are sent, with the ports that are.
     clusters: BTreeMap<usize, Ports>,
-    unknown_hosts: Option<OutboundTrafficMode>,
 }
 
 /// A way out: an egress listener.
@@ -68,6 +67,8 @@ pub(super) struct Way {
     pub(super) protocol: String,
     /// It has a listener of its own.
     pub(super) bind: Option<Bind>,
+    /// Its position in the Sidecar.
+    pub(super) at: usize,
     services: BTreeSet<usize>,
     rules: BTreeSet<usize>,
 }
@@ -138,6 +139,7 @@ impl Scopes {
             scopes.by_namespace.entry(object.namespace().to_owned()).or_default().push(at);
             scopes.all.push(Written { object: object.clone(), spec: spec.clone() });
             tell(object, spec, found);
+            super::ingress::unsupported(object, spec, found);
         }
         if !scopes.all.is_empty() {
             for (at, service) in registry.services() {
@@ -181,7 +183,7 @@ impl Scopes {
         if let Some(scope) = made.by_sidecar.get(&key) {
             return scope.clone();
         }
-        let scope = (!written.spec.is_about_everything()).then(|| {
+        let scope = (!is_about_everything(&written.spec)).then(|| {
             let maker = Maker { scopes: self, namespace, registry, rules };
             let object = &written.object;
             let name = format!("{}/{}@{namespace}", object.namespace(), object.meta.name);
@@ -207,19 +209,12 @@ impl Written {
     }
 }
 
-/// What a Sidecar says of the mesh as a whole.
-trait Breadth {
-    fn is_about_everything(&self) -> bool;
-}
-
-impl Breadth for Sidecar {
-    fn is_about_everything(&self) -> bool {
-        let everything = |way: &IstioEgressListener| {
-            way.port.is_none() && way.bind.is_empty() && way.hosts.iter().any(|host| host == "*/*")
-        };
-        self.outbound_traffic_policy.is_none()
-            && (self.egress.is_empty() || matches!(self.egress.as_slice(), [way] if everything(way)))
-    }
+/// Whether its workloads see everything that is exported to them.
+fn is_about_everything(sidecar: &Sidecar) -> bool {
+    let everything = |way: &IstioEgressListener| {
+        way.port.is_none() && way.bind.is_empty() && way.hosts.iter().any(|host| host == "*/*")
+    };
+    sidecar.egress.is_empty() || matches!(sidecar.egress.as_slice(), [way] if everything(way))
 }
 
 /// What a Sidecar asks for that cannot be.
@@ -243,14 +238,13 @@ struct Maker<'m> {
 
 impl Maker<'_> {
     fn content(&self, sidecar: &Sidecar) -> Content {
-        let unknown_hosts = sidecar.outbound_traffic_policy.as_ref().map(|policy| policy.mode);
-        let mut content = Content { ways: Vec::new(), clusters: BTreeMap::new(), unknown_hosts };
+        let mut content = Content { ways: Vec::new(), clusters: BTreeMap::new() };
         let all = IstioEgressListener { hosts: vec!["*/*".to_owned()], ..Default::default() };
         let written = match sidecar.egress.as_slice() {
             [] => std::slice::from_ref(&all),
             written => written,
         };
-        for (way, is_reachable) in written.iter().map(|way| self.way(way)) {
+        for (way, is_reachable) in written.iter().enumerate().map(|(at, way)| self.way(at, way)) {
             if !is_reachable {
                 continue;
             }
@@ -265,7 +259,7 @@ impl Maker<'_> {
     }
 
     /// The way out that is written, and whether anything can listen there.
-    fn way(&self, written: &IstioEgressListener) -> (Way, bool) {
+    fn way(&self, at: usize, written: &IstioEgressListener) -> (Way, bool) {
         let port = written.port.as_ref();
         let bind = match written.bind.as_str() {
             "" if written.capture_mode == "NONE" && port.is_some() => Ok(Some(Bind::Loopback)),
@@ -277,6 +271,7 @@ impl Maker<'_> {
             port: port.map(|port| port.number).filter(|port| *port != 0),
             protocol: port.map(|port| port.protocol.clone()).unwrap_or_default(),
             bind: bind.unwrap_or_default(),
+            at,
             services: BTreeSet::new(),
             rules: BTreeSet::new(),
         };
@@ -383,10 +378,5 @@ impl Scope {
     /// Whether requests for this port of a service may be sent.
     pub(super) fn reaches(&self, at: usize, port: &Port) -> bool {
         self.way(port.number).is_some_and(|way| way.leads_to(at, port.number))
-    }
-
-    /// What happens to requests for hosts that nobody declares, where it says so.
-    pub(super) fn unknown_hosts(&self) -> Option<OutboundTrafficMode> {
-        self.content.unknown_hosts
     }
 }
