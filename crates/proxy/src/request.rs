@@ -26,16 +26,17 @@ mod tries;
 mod tunnel;
 
 pub use answer::{AnswerBody, BodyError};
+pub use tunnel::Tunnel;
 
 use crate::failure::Failure;
 use crate::local::Local;
 use crate::record::{ConnectionRecord, Exchange, RequestRecord, RouteTaken};
 use crate::snapshot::{HttpState, NetworkState, Snapshot};
+use crate::wire::Incoming;
 use answer::{Answer, Refusal, UNPROCESSED};
 use edits::Edits;
 use head::Head;
 use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use model::route::Action;
 use model::routing::NoRoute;
 use std::cell::{OnceCell, RefCell};
@@ -50,8 +51,6 @@ pub struct Context {
     pub listener: Box<str>,
     /// The connection.
     pub connection: Arc<ConnectionRecord>,
-    /// Whether bytes after the head of an upgrade or CONNECT may pass, where something holds them back.
-    pub gate: Option<Arc<crate::gate::TunnelGate>>,
     /// The peer's address, as `x-forwarded-for` writes it.
     peer: HeaderValue,
     current: RefCell<(Arc<Snapshot>, Arc<HttpState>)>,
@@ -63,7 +62,6 @@ impl Context {
         local: Rc<Local>,
         listener: &str,
         connection: Arc<ConnectionRecord>,
-        gate: Option<Arc<crate::gate::TunnelGate>>,
         snapshot: Arc<Snapshot>,
         http: Arc<HttpState>,
     ) -> Rc<Self> {
@@ -71,7 +69,12 @@ impl Context {
         // An address is always proper in a header.
         let peer = HeaderValue::from_str(&connection.remote.ip().to_string());
         let peer = peer.unwrap_or(HeaderValue::from_static("unknown"));
-        Rc::new(Self { local, listener: listener.into(), connection, gate, peer, current })
+        Rc::new(Self { local, listener: listener.into(), connection, peer, current })
+    }
+
+    /// What is configured for this connection's listener.
+    pub(crate) fn http(&self) -> Arc<HttpState> {
+        self.current().1
     }
 
     /// The snapshot in force, and what it says of this connection's listener. A listener or chain that is gone goes on
@@ -222,7 +225,6 @@ impl Stage<'_> {
         }
         if let Some(answer) = self.cross_origin(&taken, &parts) {
             exchange.details = "cors_response";
-            self.close_gate();
             return self.local_answer(exchange, answer, None);
         }
         self.note(&mut exchange, &parts);
@@ -263,7 +265,6 @@ impl Stage<'_> {
         if model::routing::is_grpc(&parts.headers) {
             return self.refuse(exchange, Failure::BadPath.into());
         }
-        self.close_gate();
         exchange.details = "path_normalization_failed";
         let mut answer = Answer::new(307);
         answer.set(http::header::LOCATION, self.head.target.as_bytes());
@@ -291,7 +292,6 @@ impl Stage<'_> {
         cause: Cause,
         edits: Option<Edits<'_>>,
     ) -> Response<AnswerBody> {
-        self.close_gate();
         let outcome = cause.failure.outcome();
         exchange.details = outcome.token;
         exchange.flags = if cause.exhausted { with_retries_exhausted(outcome.flags) } else { outcome.flags };
@@ -301,13 +301,6 @@ impl Stage<'_> {
             answer.set(UNPROCESSED, b"1");
         }
         self.local_answer(exchange, answer, edits)
-    }
-
-    /// What follows the head is HTTP.
-    fn close_gate(&self) {
-        if let Some(gate) = &self.context.gate {
-            gate.refuse();
-        }
     }
 
     fn redirect(

@@ -89,7 +89,6 @@ impl Stage<'_> {
         parts: &Parts,
         fault: AbortAnswer,
     ) -> Response<AnswerBody> {
-        self.close_gate();
         exchange.details = TOKEN;
         exchange.flags = if exchange.flags == "DI" { "DI,FI" } else { "FI" };
         let (status, grpc_status) = match fault {

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::snapshot::{EndpointState, Limited, TransportState};
+use crate::wire::WireError;
 use identity::certificate;
 use identity::handshake::{self, HandshakeError};
 use model::cluster::{Cluster, Keepalive};
@@ -43,7 +44,7 @@ pub enum ConnectError {
     /// The cluster may have no more of these.
     Overflow(Limited),
     /// It was made, and its protocol could not be begun.
-    Protocol(SocketAddr, hyper::Error),
+    Protocol(SocketAddr, WireError),
 }
 
 impl ConnectError {

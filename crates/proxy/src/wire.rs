@@ -1,0 +1,8 @@
+//! HTTP on the wire, towards clients and endpoints alike: HTTP/1 is ours, HTTP/2 is the `h2` crate's. Heads become
+//! `http`'s types, bodies an [`Incoming`]; what a message means is `request`'s.
+
+pub mod http1;
+mod incoming;
+pub(crate) mod http2;
+
+pub use incoming::{Incoming, WireError};
