@@ -202,7 +202,6 @@ impl Stage<'_> {
         body: Incoming,
     ) -> Response<AnswerBody> {
         if let Some(answer) = self.health_answer(&mut exchange, &parts) {
-            self.close_gate();
             return self.local_answer(exchange, answer, None);
         }
         let Some(table) = &self.http.routes else {
@@ -235,8 +234,11 @@ impl Stage<'_> {
                 return self.refuse_on_route(exchange, cause, edits);
             }
         };
-        if let Some(fault) = self.suffer(&mut exchange, &taken, &parts).await {
-            return self.abort(exchange, &taken, &parts, fault);
+        // What few requests go through is boxed, here and below: the others have no room for it to move about.
+        if let Some(fault) = fault::configured(self.http, &taken)
+            && let Some(abort) = Box::pin(self.suffer(fault, &mut exchange, &taken, &parts)).await
+        {
+            return self.abort(exchange, &taken, &parts, abort);
         }
         if let Some(cause) = self.refuse_forged(&taken, &parts) {
             return self.refuse_on_route(

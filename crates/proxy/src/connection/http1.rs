@@ -36,7 +36,7 @@ const FOREVER: Duration = Duration::from_secs(86_400 * 365);
 
 /// What came of waiting for a request.
 enum Next {
-    Request(Box<RequestHead>),
+    Request(RequestHead),
     /// A rule is broken, and the client is to be told.
     Refused(Rule),
     /// Nothing more will come.
@@ -123,8 +123,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Server<IO> {
                 }
             };
             requests += 1;
-            // Boxed: a connection at rest has no room for it.
-            match Box::pin(self.exchange(*head, requests, &mut clock)).await {
+            match self.exchange(head, requests, &mut clock).await {
                 Turn::Next => {}
                 Turn::Last => {
                     Box::pin(self.part(b"")).await;
@@ -156,7 +155,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Server<IO> {
             loop {
                 if !link.inbox.bytes.is_empty() {
                     match parse_request(&mut link.inbox.bytes) {
-                        Ok(Some(head)) => return Poll::Ready(Next::Request(Box::new(head))),
+                        Ok(Some(head)) => return Poll::Ready(Next::Request(head)),
                         Ok(None) => {}
                         Err(rule) => return Poll::Ready(Next::Refused(rule)),
                     }
@@ -226,7 +225,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Server<IO> {
         request: Request<Incoming>,
         asks_for_tunnel: bool,
     ) -> Option<Response<AnswerBody>> {
-        let mut answer = pin!(request::serve(&self.context, request));
+        // Boxed: a connection at rest has no room for it.
+        let mut answer = Box::pin(request::serve(&self.context, request));
         std::future::poll_fn(|cx| {
             if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
                 return Poll::Ready(Some(answer));

@@ -103,7 +103,7 @@ impl Stage<'_> {
         let subset = subset(forward, weighted);
         let plan = Plan { taken, forward, weighted, cluster, hash, destination, session, subset };
         if parts.method == Method::CONNECT {
-            return self.connect(exchange, &plan, &parts, body).await;
+            return Box::pin(self.connect(exchange, &plan, &parts, body)).await;
         }
         let mut out = Outbound::new(&self.head);
         self.mutate_request(&exchange, taken, &mut parts, &mut out);

@@ -138,14 +138,14 @@ impl<'t> Tries<'t> {
             let pause = self.asked_pause.take();
             let random = self.stage.context.local.random();
             let pause = pause.unwrap_or_else(|| policy.back_off(policy.retries - left, random));
-            tokio::time::sleep(pause).await;
+            Box::pin(tokio::time::sleep(pause)).await;
         }
     }
 
     async fn once(&mut self, exchange: &mut Exchange, may_retry: bool) -> Result<Exchanged, TryFailed> {
         let limit = self.policy.and_then(try_limit);
         let Some((limit, failure)) = limit else { return self.attempt(exchange, may_retry).await };
-        match tokio::time::timeout(limit, self.attempt(exchange, may_retry)).await {
+        match tokio::time::timeout(limit, Box::pin(self.attempt(exchange, may_retry))).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 self.report(Verdict::TimedOut);

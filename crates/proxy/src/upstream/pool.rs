@@ -51,6 +51,19 @@ struct Idle {
     seen: Instant,
 }
 
+impl Idle {
+    /// The connection for one more request.
+    async fn lease(self) -> LeaseKind {
+        let Self { mut connection, open, since, .. } = self;
+        if since.elapsed() >= LOOK {
+            // What the endpoint sent meanwhile, such as its farewell, is read before anything else is done.
+            tokio::task::yield_now().await;
+        }
+        connection.served += 1;
+        LeaseKind::Http1(connection, open)
+    }
+}
+
 /// An HTTP/1.1 connection that is counted.
 pub(super) struct Open {
     pool: Weak<EndpointPool>,
@@ -108,10 +121,13 @@ impl Pools {
             UpstreamHttp::Alpn => !pool.shared.borrow().is_empty(),
         };
         let (kind, reused) = match wants_http2 {
-            true => pool.lease_http2(&need).await?,
-            false => match pool.take_idle(&need).await {
-                Some((connection, open)) => (LeaseKind::Http1(connection, open), true),
-                None => pool.lease_new(&need).await?,
+            true => match pool.shared_with_room() {
+                Some(connection) => (LeaseKind::Http2(connection), true),
+                None => Box::pin(pool.lease_http2(&need)).await?,
+            },
+            false => match pool.take_idle(&need) {
+                Some(idle) => (idle.lease().await, true),
+                None => Box::pin(pool.lease_new(&need)).await?,
             },
         };
         let max_requests = config.connections.max_requests;
@@ -207,24 +223,17 @@ struct Need<'n> {
 
 impl EndpointPool {
     /// The newest connection that is alive.
-    async fn take_idle(&self, need: &Need<'_>) -> Option<(Http1, Open)> {
+    fn take_idle(&self, need: &Need<'_>) -> Option<Idle> {
         let learned = need.endpoint.vitals.idle_limit();
         let limit = match (need.cluster.config.idle_timeout, learned) {
             (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
             (ours, theirs) => ours.or(theirs),
         };
         loop {
-            let Idle { mut connection, open, since, .. } = self.idle.borrow_mut().pop()?;
-            let rested = since.elapsed();
-            if limit.is_some_and(|limit| rested >= limit) {
-                continue;
+            let idle = self.idle.borrow_mut().pop()?;
+            if limit.is_none_or(|limit| idle.since.elapsed() < limit) {
+                return Some(idle);
             }
-            if rested >= LOOK {
-                // What the endpoint sent meanwhile, such as its farewell, is read before anything else is done.
-                tokio::task::yield_now().await;
-            }
-            connection.served += 1;
-            return Some((connection, open));
         }
     }
 
@@ -250,8 +259,8 @@ impl EndpointPool {
                 }
                 Err(_) => {
                     self.freed.notified().await;
-                    if let Some((connection, open)) = self.take_idle(need).await {
-                        return Ok((LeaseKind::Http1(connection, open), true));
+                    if let Some(idle) = self.take_idle(need) {
+                        return Ok((idle.lease().await, true));
                     }
                 }
             }
@@ -271,9 +280,6 @@ impl EndpointPool {
     }
 
     async fn lease_http2(&self, need: &Need<'_>) -> Result<(LeaseKind, bool), ConnectError> {
-        if let Some(connection) = self.shared_with_room() {
-            return Ok((LeaseKind::Http2(connection), true));
-        }
         let _pending = need.cluster.take(Limited::Pending, need.priority)?;
         loop {
             let waiting = self.making.borrow().clone();

@@ -30,10 +30,9 @@ fn read(parts: &[&[u8]]) -> (usize, u64, Standing) {
         inbox.extend_from_slice(part);
         came += part.len();
         loop {
-            let taken = came - inbox.len();
             if decoder.is_over() {
                 if is_finished {
-                    return (taken, requests, Standing::Finished);
+                    return (came - inbox.len(), requests, Standing::Finished);
                 }
                 match parse_request(&mut inbox) {
                     Ok(None) => break,
@@ -42,14 +41,14 @@ fn read(parts: &[&[u8]]) -> (usize, u64, Standing) {
                         decoder = Decoder::new(head.length);
                         is_finished = head.is_last || head.asks_for_tunnel;
                     }
-                    Err(rule) => return (taken, requests, Standing::Refused(rule)),
+                    Err(rule) => return (came - inbox.len(), requests, Standing::Refused(rule)),
                 }
             } else {
                 match decoder.take(&mut inbox) {
                     Ok(Some(_)) => {}
                     Ok(None) if decoder.is_over() => {}
                     Ok(None) => break,
-                    Err(rule) => return (taken, requests, Standing::Refused(rule)),
+                    Err(rule) => return (came - inbox.len(), requests, Standing::Refused(rule)),
                 }
             }
         }
