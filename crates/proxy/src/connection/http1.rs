@@ -143,11 +143,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Server<IO> {
     }
 
     /// Waits for a request.
-    async fn next(
-        &self,
-        clock: &mut Clock<'_>,
-        mut closing: Pin<&mut impl Future<Output = ()>>,
-    ) -> Next {
+    async fn next(&self, clock: &mut Clock<'_>, mut closing: Pin<&mut impl Future<Output = ()>>) -> Next {
         let idle_since = Instant::now();
         let mut head_since = None;
         std::future::poll_fn(|cx| {

@@ -124,12 +124,7 @@ impl Stage<'_> {
         if let Some(timeout) = forward.grpc_timeout {
             shorten(timeout, &mut parts.headers);
         }
-        let message = Message {
-            parts: &mut parts,
-            out,
-            upgrade: upgrade.clone(),
-            host_from_endpoint,
-        };
+        let message = Message { parts: &mut parts, out, upgrade: upgrade.clone(), host_from_endpoint };
         let mut deadline = deadline;
         if let Some(max) = self.body_limit(taken)
             && let Err(cause) = bounded(Box::pin(read_whole(&replay, max)), &mut deadline, &tally).await

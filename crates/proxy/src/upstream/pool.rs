@@ -172,9 +172,8 @@ impl Pools {
                 (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
                 (ours, theirs) => ours.or(theirs),
             };
-            let lives = |i: &mut Idle| {
-                i.connection.is_alive() && limit.is_none_or(|limit| now - i.since < limit)
-            };
+            let lives =
+                |i: &mut Idle| i.connection.is_alive() && limit.is_none_or(|limit| now - i.since < limit);
             pool.idle.borrow_mut().retain_mut(lives);
             pool.shared.borrow_mut().retain(|c| c.has_room().is_some());
             true

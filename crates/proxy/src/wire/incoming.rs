@@ -135,7 +135,9 @@ impl fmt::Display for WireError {
             Self::Incomplete => f.write_str("the connection was closed before the message was complete"),
             Self::Http2(error) => write!(f, "HTTP/2: {error}"),
             Self::Source => f.write_str("the message that was being sent broke off"),
-            Self::WrongLength => f.write_str("the message that was being sent is not as long as its head says"),
+            Self::WrongLength => {
+                f.write_str("the message that was being sent is not as long as its head says")
+            }
         }
     }
 }

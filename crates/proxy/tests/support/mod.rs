@@ -216,8 +216,7 @@ impl Proxy {
             own_uri: None,
             chain: "main".into(),
         };
-        let context =
-            Context::new(local.clone(), "in", Arc::new(record), snapshot.clone(), http.clone());
+        let context = Context::new(local.clone(), "in", Arc::new(record), snapshot.clone(), http.clone());
         spawn_local(ieum_proxy::connection::serve_http1(context, server));
         client
     }
