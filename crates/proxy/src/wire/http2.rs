@@ -1,7 +1,7 @@
 //! HTTP/2 bodies over `h2`'s streams (RFC 9113), for both sides: sent as the peer's window allows, given back to the
 //! window as they are read.
 
-use super::WireError;
+use super::error::WireError;
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http_body::{Body, Frame};

@@ -7,7 +7,7 @@ use super::decode::{Decoder, Piece};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::write::Delimiting;
-use crate::wire::WireError;
+use crate::wire::error::WireError;
 use bytes::Bytes;
 use http_body::Body;
 use http_body_util::Empty;
