@@ -103,10 +103,12 @@ pub(crate) static WORDS: &[Word] = &[
     },
     in_envoy(DR, "proxyProtocol", "it makes no connection to such a destination"),
     in_envoy(DR, "retryBudget.budgetInterval", "requests that are under way now count"),
+    of_value(not_yet(GATEWAY, "servers[].bind", "nothing listens for this server"), "unix:///path"),
     not_here(GATEWAY, "servers[].defaultEndpoint", "nobody implements it"),
     not_here(GATEWAY, "port.targetPort", "the LocalMesh says where a gateway listens"),
     of_value(not_yet(ENTRY, "resolution", "name each host, with `resolution: DNS`"), "DYNAMIC_DNS"),
     not_here("WorkloadEntry", "network", ONE_NETWORK),
+    of_value(not_yet(ENTRY, "endpoints[].address", "such an endpoint is left out"), "unix:///path"),
     not_here(ENTRY, "endpoints[].network", ONE_NETWORK),
     not_here(GROUP, "template.network", ONE_NETWORK),
     not_here(
