@@ -1,6 +1,6 @@
 # What people and CI run. Needs a Rust toolchain (https://rustup.rs) and make.
 
-.PHONY: help build demo check test fmt peers release bench bench-smoke bench-peers bench-swarm
+.PHONY: help build demo check test fmt peers envoy-gateway release bench bench-smoke bench-peers bench-swarm
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -26,6 +26,12 @@ peers: .peers/installed ## install the programs by others that the tests run bes
 	python3 -m venv .peers/venv
 	.peers/venv/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
+
+.peers/envoy-gateway:
+	git clone --quiet --depth 1 https://github.com/envoyproxy/gateway $@
+
+envoy-gateway: .peers/envoy-gateway ## load Envoy Gateway's own configurations, and say what stands in the way of the rest
+	IEUM_ENVOY_GATEWAY=$(CURDIR)/$< cargo test -p ieum-cli --test envoy_gateway -- --nocapture
 
 test: peers ## formatting, lints and all tests
 	cargo fmt --all --check

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use prost::Message;
+use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{
     DescriptorProto, EnumDescriptorProto, EnumOptions, FieldDescriptorProto, FieldOptions,
     FileDescriptorProto, FileDescriptorSet, MessageOptions,
@@ -36,7 +37,8 @@ fn main() -> Outcome<()> {
     let set = FileDescriptorSet::decode(std::fs::read(descriptor_file()?)?.as_slice())?;
     let files: BTreeMap<String, FileDescriptorProto> =
         set.file.into_iter().map(|file| (file.name().to_owned(), slim(file))).collect();
-    let mut ordered = Vec::new();
+    let options = options_file();
+    let mut ordered = vec![&options];
     for name in files.keys().filter(|name| begins(name, &ROOTS) && !begins(name, &ANNOTATIONS)) {
         visit(name, &files, &mut BTreeSet::new(), &mut ordered)?;
     }
@@ -45,6 +47,33 @@ fn main() -> Outcome<()> {
     std::fs::write(out.join("descriptors.bin"), bytes)?;
     std::fs::write(out.join("descriptors.rs"), index)?;
     Ok(())
+}
+
+/// Stands for `google/protobuf/descriptor.proto`, with the options that are kept and no others. A pool that does not know
+/// them asks a global one, which holds half a megabyte for the rest of the process's life.
+fn options_file() -> FileDescriptorProto {
+    let message = |name: &str, field: &str, number| DescriptorProto {
+        name: Some(name.to_owned()),
+        field: vec![FieldDescriptorProto {
+            name: Some(field.to_owned()),
+            number: Some(number),
+            label: Some(Label::Optional.into()),
+            r#type: Some(Type::Bool.into()),
+            ..FieldDescriptorProto::default()
+        }],
+        ..DescriptorProto::default()
+    };
+    FileDescriptorProto {
+        name: Some("google/protobuf/descriptor.proto".to_owned()),
+        package: Some("google.protobuf".to_owned()),
+        syntax: Some("proto2".to_owned()),
+        message_type: vec![
+            message("MessageOptions", "map_entry", 7),
+            message("FieldOptions", "packed", 2),
+            message("EnumOptions", "allow_alias", 2),
+        ],
+        ..FileDescriptorProto::default()
+    }
 }
 
 /// `types.bin` of the `envoy-types` package that this build uses.
@@ -139,9 +168,9 @@ fn written(ordered: &[&FileDescriptorProto]) -> (Vec<u8>, String) {
             file.dependency.iter().filter_map(|name| place.get(name.as_str()).copied()).collect();
         let _ =
             writeln!(files, "    File {{ start: {start}, end: {}, imports: &{imports:?} }},", bytes.len());
-        messages.extend(
-            file.message_type.iter().map(|message| (format!("{}.{}", file.package(), message.name()), at)),
-        );
+        // Nothing of the first file, the options, stands in a configuration.
+        let named = file.message_type.iter().filter(|_| at > 0);
+        messages.extend(named.map(|message| (format!("{}.{}", file.package(), message.name()), at)));
     }
     let mut index = format!("static FILES: [File; {}] = [\n{files}];\n", ordered.len());
     let _ = writeln!(index, "static MESSAGES: [(&str, u16); {}] = [", messages.len());

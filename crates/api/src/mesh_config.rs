@@ -1,10 +1,14 @@
 //! Istio's `MeshConfig`, the part of it we act on.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::decode::{choice, message};
+use crate::decode::{Decode, Decoder, Style, choice, message};
+use crate::diagnostic::Severity;
+use crate::networking::ProxyImage;
 use crate::networking::{HttpRetry, LocalityLoadBalancerSetting, TcpKeepalive};
 pub use crate::networking::{OutboundTrafficMode, OutboundTrafficPolicy};
+use crate::yaml::{self, Chunk, Limits};
 
 message! {
     /// Mesh-wide settings.
@@ -97,12 +101,62 @@ choice! {
 }
 
 message! {
-    /// Settings of proxies.
+    /// Settings of proxies. Also in the annotation `proxy.istio.io/config` of pods, see [`ProxyConfig::read`].
     pub struct ProxyConfig {
         /// Traces.
         pub tracing: Option<Tracing>,
-        /// Worker threads; one per core when absent.
+        /// Worker threads; 0 for one per core.
         pub concurrency: Option<i32>,
+        /// How long requests may go on when a proxy is told to end.
+        pub termination_drain_duration: Option<Duration>,
+        /// Whether applications start after their proxy.
+        pub hold_application_until_proxy_starts: Option<bool>,
+        /// How long connections live on that a listener had which is replaced.
+        pub drain_duration: Option<Duration>,
+        /// How long a proxy lives on that is replaced by another.
+        pub parent_shutdown_duration: Option<Duration>,
+        /// Environment of the proxy.
+        pub proxy_metadata: BTreeMap<String, String>,
+        /// The proxy's container image.
+        pub image: Option<ProxyImage>,
+        /// Where the control plane is.
+        pub discovery_address: String,
+        /// Where the proxy's files are.
+        pub config_path: String,
+        /// The proxy's program.
+        pub binary_path: String,
+        /// What the proxy is called.
+        pub service_cluster: String,
+        /// Port of the agent's health pages.
+        pub status_port: i32,
+        /// Port of the proxy's admin pages.
+        pub proxy_admin_port: i32,
+        /// `NONE` or `MUTUAL_TLS`.
+        pub control_plane_auth_policy: String,
+        /// A bootstrap instead of the one that is made.
+        pub custom_config_file: String,
+        /// A template for the bootstrap.
+        pub proxy_bootstrap_template_path: String,
+        /// `REDIRECT` or `TPROXY`.
+        pub interception_mode: String,
+        /// Longest name of a metric.
+        pub stat_name_length: i32,
+    }
+}
+
+impl ProxyConfig {
+    /// Reads the annotation `proxy.istio.io/config`.
+    pub fn read(annotation: &str) -> Result<Self, String> {
+        let chunk = Chunk { text: annotation, line: 1 };
+        let loaded = yaml::load(chunk, Limits::default()).map_err(|error| error.message)?;
+        let Some(root) = loaded.root else { return Ok(Self::default()) };
+        let mut decoder = Decoder::new(Style::Protobuf, "");
+        let read = Self::decode(&root, &mut decoder);
+        let problems = decoder.into_problems();
+        match (read, problems.iter().find(|problem| problem.severity == Severity::Error)) {
+            (_, Some(problem)) => Err(format!("{}: {}", problem.field, problem.message)),
+            (read, None) => Ok(read.unwrap_or_default()),
+        }
     }
 }
 
@@ -111,5 +165,25 @@ message! {
     pub struct Tracing {
         /// Percent of requests; 1 when absent.
         pub sampling: Option<f64>,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_one_proxy_are_read_from_an_annotation() {
+        let read =
+            ProxyConfig::read("concurrency: 3\ntracing:\n  sampling: 50\nterminationDrainDuration: 7s\n");
+        let read = read.unwrap_or_default();
+        assert_eq!(
+            (read.concurrency, read.termination_drain_duration),
+            (Some(3), Some(Duration::from_secs(7)))
+        );
+        assert_eq!(read.tracing.and_then(|tracing| tracing.sampling), Some(50.0));
+        assert_eq!(ProxyConfig::read(""), Ok(ProxyConfig::default()));
+        assert!(ProxyConfig::read("concurrency: many").is_err_and(|error| error.contains("concurrency")));
+        assert!(ProxyConfig::read("{").is_err());
     }
 }

@@ -8,6 +8,7 @@ mod gateway;
 mod kubernetes;
 mod local_mesh;
 mod service_entry;
+mod sidecar;
 
 mod virtual_service;
 
@@ -36,8 +37,9 @@ pub fn validate(object: &Object) -> Vec<Diagnostic> {
         Spec::Gateway(spec) => gateway::check(spec, &mut report),
         Spec::ServiceEntry(spec) => service_entry::check(spec, &mut report),
         Spec::WorkloadEntry(spec) => service_entry::workload(spec, "spec", &mut report),
-        Spec::WorkloadGroup(_) | Spec::ProxyConfig(_) => {}
-        Spec::Sidecar(spec) => sidecar(spec, &mut report),
+        Spec::WorkloadGroup(_) => {}
+        Spec::ProxyConfig(spec) => sidecar::proxy_config(spec, &mut report),
+        Spec::Sidecar(spec) => sidecar::check(spec, &mut report),
         Spec::PeerAuthentication(spec) => peer_authentication(spec, &mut report),
         Spec::LocalMesh(spec) => local_mesh::check(spec, &mut report),
     }
@@ -77,28 +79,6 @@ fn metadata(report: &mut Report<'_>) {
     if let Some(namespace) = namespace.filter(|namespace| !names::is_label(namespace)) {
         let message = format!("`{namespace}` is not a namespace");
         report.error("metadata.namespace", message, names::LABEL_HELP);
-    }
-}
-
-fn sidecar(spec: &crate::networking::Sidecar, report: &mut Report<'_>) {
-    for (index, listener) in spec.egress.iter().enumerate() {
-        let field = format!("spec.egress[{index}].hosts");
-        if listener.hosts.is_empty() {
-            report.error(&field, "no host is written", "write `hosts: [\"./*\"]` for the own namespace");
-        }
-        for (at, host) in listener.hosts.iter().enumerate() {
-            if !host
-                .split_once('/')
-                .is_some_and(|(namespace, host)| !namespace.is_empty() && !host.is_empty())
-            {
-                let message = format!("`{host}` is not of the form `namespace/host`");
-                report.error(
-                    &format!("{field}[{at}]"),
-                    message,
-                    "write `./*`, `*/reviews.prod.svc.cluster.local`",
-                );
-            }
-        }
     }
 }
 

@@ -121,8 +121,13 @@ async fn clients_can_be_limited_by_name() {
 async fn two_roots_are_trusted_during_a_root_change() {
     let (old, new) = (mesh(), common::mesh());
     let both = format!("{}{}", old.authority.roots_pem(), new.authority.roots_pem()).into_bytes();
-    let trust_both =
-        |names| Some(PeerValidation { trust: SecretSource::Inline(both.clone()), subject_alt_names: names, checks: Default::default() });
+    let trust_both = |names| {
+        Some(PeerValidation {
+            trust: SecretSource::Inline(both.clone()),
+            subject_alt_names: names,
+            checks: Default::default(),
+        })
+    };
     for (serving, calling) in [(&old, &new), (&new, &old), (&old, &old)] {
         let mut server = serving.server("reviews");
         server.validation = trust_both(vec![]);
@@ -275,8 +280,11 @@ fn what_cannot_protect_is_not_built() {
     let mesh = mesh();
     let says = |tls| server_config(&tls, &|_| None).unwrap_err().to_string();
     let mut server = mesh.server("reviews");
-    server.validation =
-        Some(PeerValidation { trust: SecretSource::Inline(b"x".to_vec()), subject_alt_names: vec![], checks: Default::default() });
+    server.validation = Some(PeerValidation {
+        trust: SecretSource::Inline(b"x".to_vec()),
+        subject_alt_names: vec![],
+        checks: Default::default(),
+    });
     assert_eq!(says(server), "inline trust bundle: no PEM certificate found");
 
     let mut server = mesh.server("reviews");

@@ -53,6 +53,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) fn run(self) -> ExitCode {
+        memory::start();
         let identity = match (self.ca, self.ca_roots, self.state_dir.clone()) {
             (Some(ca), Some(roots), Some(state_dir)) => Some(IdentityOptions {
                 ca,

@@ -28,6 +28,7 @@ mod progress;
 mod addresses;
 mod folder;
 mod plan;
+mod proxy_settings;
 mod expand;
 
 /// Run a mesh on this machine from a folder of Kubernetes and Istio YAML.

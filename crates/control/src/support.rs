@@ -11,6 +11,8 @@ pub(crate) enum Standing {
     NotYet,
     /// At gateways it does.
     AtGateways,
+    /// In stock Envoy it does.
+    InEnvoy,
     /// There is nothing here that it could be about.
     NotHere,
 }
@@ -32,6 +34,10 @@ const fn not_yet(kind: &'static str, path: &'static str, instead: &'static str) 
     Word { kind, path, value: None, standing: Standing::NotYet, instead }
 }
 
+const fn in_envoy(kind: &'static str, path: &'static str, instead: &'static str) -> Word {
+    Word { kind, path, value: None, standing: Standing::InEnvoy, instead }
+}
+
 const fn not_here(kind: &'static str, path: &'static str, instead: &'static str) -> Word {
     Word { kind, path, value: None, standing: Standing::NotHere, instead }
 }
@@ -47,13 +53,22 @@ const ENTRY: &str = "ServiceEntry";
 const SIDECAR: &str = "Sidecar";
 const GROUP: &str = "WorkloadGroup";
 const PROXY: &str = "ProxyConfig";
+const MESH: &str = "MeshConfig";
 /// Kinds in the order of the table.
 const KINDS: [&str; 10] =
     [VS, DR, GATEWAY, ENTRY, "WorkloadEntry", GROUP, SIDECAR, PROXY, "PeerAuthentication", "MeshConfig"];
 
+/// No gateways between networks are declared anywhere; Istio reaches such endpoints directly, too.
+const ONE_NETWORK: &str =
+    "endpoints are reached directly: nothing says which gateways lead to other networks";
+
+const NEAR_FIRST: &str = "endpoints near by are tried first, each once";
+const SPOKEN: &str = "what the port speaks decides";
+
 /// What is said, by kind.
 pub(crate) static WORDS: &[Word] = &[
-    not_yet(VS, "retries.retryRemoteLocalities", "every endpoint may be tried"),
+    in_envoy(VS, "retries.retryRemoteLocalities", NEAR_FIRST),
+    in_envoy("MeshConfig", "defaultHttpRetryPolicy.retryRemoteLocalities", NEAR_FIRST),
     not_here(VS, "match[].statPrefix", "metrics keep their names, as `istio_requests_total` does everywhere"),
     not_here(VS, "fault.delay.exponentialDelay", "nobody implements it"),
     not_here(VS, "fault.abort.http2Error", "nobody implements it"),
@@ -65,18 +80,14 @@ pub(crate) static WORDS: &[Word] = &[
         ),
         "PASSTHROUGH",
     ),
-    not_yet(DR, "loadBalancer.zoneAwareLbSetting", "all zones are alike"),
     not_yet(
         DR,
-        "connectionPool.tcp.maxConnectionDuration",
-        "stock Envoy obeys; `ieum proxy` uses connections on",
+        "loadBalancer.zoneAwareLbSetting",
+        "all zones are alike; write `localityLbSetting` for preferences by place",
     ),
-    not_yet(
-        DR,
-        "connectionPool.http.maxConcurrentStreams",
-        "stock Envoy obeys; `ieum proxy` has a limit of its own",
-    ),
-    not_yet(DR, "connectionPool.http.http2KeepAlive", "stock Envoy obeys; `ieum proxy` sends no pings"),
+    in_envoy(DR, "connectionPool.tcp.maxConnectionDuration", "connections are used on"),
+    in_envoy(DR, "connectionPool.http.maxConcurrentStreams", "there are at most 100 streams"),
+    in_envoy(DR, "connectionPool.http.http2KeepAlive", "no pings are sent"),
     not_here(
         DR,
         "outlierDetection.consecutiveErrors",
@@ -90,18 +101,77 @@ pub(crate) static WORDS: &[Word] = &[
             "lead to it by an egress gateway: a sidecar's connections go straight to the destination",
         )
     },
-    not_yet(DR, "proxyProtocol", "no header is sent"),
-    not_yet(DR, "retryBudget.budgetInterval", "requests that are under way now count"),
+    in_envoy(DR, "proxyProtocol", "it makes no connection to such a destination"),
+    in_envoy(DR, "retryBudget.budgetInterval", "requests that are under way now count"),
+    of_value(not_yet(GATEWAY, "servers[].bind", "nothing listens for this server"), "unix:///path"),
     not_here(GATEWAY, "servers[].defaultEndpoint", "nobody implements it"),
     not_here(GATEWAY, "port.targetPort", "the LocalMesh says where a gateway listens"),
     of_value(not_yet(ENTRY, "resolution", "name each host, with `resolution: DNS`"), "DYNAMIC_DNS"),
-    not_here("WorkloadEntry", "network", "all workloads are on one"),
-    not_yet(GROUP, "spec", "write a WorkloadEntry for each workload"),
-    not_yet(SIDECAR, "spec", "its workloads are sent everything they may see"),
+    not_here("WorkloadEntry", "network", ONE_NETWORK),
+    of_value(not_yet(ENTRY, "endpoints[].address", "such an endpoint is left out"), "unix:///path"),
+    not_here(ENTRY, "endpoints[].network", ONE_NETWORK),
+    not_here(GROUP, "template.network", ONE_NETWORK),
+    not_here(
+        GROUP,
+        "probe",
+        "the condition `Healthy` in a WorkloadEntry's status says it; `ieum up` looks at its own",
+    ),
+    not_here(
+        SIDECAR,
+        "ingress[].captureMode",
+        "the sidecar listens at its workload's address, however one gets there",
+    ),
+    of_value(
+        not_yet(SIDECAR, "ingress[].defaultEndpoint", "let the application listen at 127.0.0.1"),
+        "unix:///path",
+    ),
+    of_value(not_yet(SIDECAR, "egress[].bind", "the listener is left out"), "unix:///path"),
+    not_here(SIDECAR, "port.targetPort", "Istio ignores it too; write `defaultEndpoint`"),
+    not_here(SIDECAR, "tls.httpsRedirect", "Istio refuses it; a Gateway redirects"),
+    not_here(SIDECAR, "connectionPool.http.h2UpgradePolicy", SPOKEN),
+    not_here(SIDECAR, "inboundConnectionPool.http.h2UpgradePolicy", SPOKEN),
+    not_here(SIDECAR, "connectionPool.http.useClientProtocol", SPOKEN),
+    not_here(SIDECAR, "inboundConnectionPool.http.useClientProtocol", SPOKEN),
+    in_envoy(SIDECAR, "connectionPool.http.http2KeepAlive", "no pings are sent"),
+    in_envoy(SIDECAR, "inboundConnectionPool.http.http2KeepAlive", "no pings are sent"),
+    of_value(
+        not_yet(SIDECAR, "outboundTrafficPolicy.mode", "declare such hosts in a ServiceEntry"),
+        "ALLOW_ANY",
+    ),
+    of_value(
+        not_yet(SIDECAR, "outboundTrafficPolicy.mode", "declare such hosts in a ServiceEntry"),
+        "ALLOW_ANY_DYNAMIC_DNS",
+    ),
     not_here(PROXY, "environmentVariables", "the proxy has no settings there"),
     not_here(PROXY, "image", "there are no container images"),
-    not_yet(PROXY, "concurrency", "there is a worker thread per core"),
-    not_yet(PROXY, "selector", "it is about no workload yet"),
+    not_here(MESH, "defaultConfig.holdApplicationUntilProxyStarts", "it is always so"),
+    not_here(MESH, "defaultConfig.drainDuration", "connections outlive every change of listeners"),
+    not_here(MESH, "defaultConfig.parentShutdownDuration", "no proxy takes over from another"),
+    not_here(MESH, "defaultConfig.proxyMetadata", "the proxy has no settings there"),
+    not_here(MESH, "defaultConfig.image", "there are no container images"),
+    not_here(
+        MESH,
+        "defaultConfig.discoveryAddress",
+        "`ieum up` says where the control plane is, or the bootstrap",
+    ),
+    not_here(MESH, "defaultConfig.configPath", "the bootstrap is in the state folder"),
+    not_here(
+        MESH,
+        "defaultConfig.binaryPath",
+        "the proxy is `ieum` itself; others are in `proxies` of the LocalMesh",
+    ),
+    not_here(MESH, "defaultConfig.serviceCluster", "names come from workloads"),
+    not_here(MESH, "defaultConfig.statusPort", "the admin port of each proxy tells"),
+    not_here(MESH, "defaultConfig.proxyAdminPort", "many proxies share a machine, so each gets a free port"),
+    not_here(
+        MESH,
+        "defaultConfig.controlPlaneAuthPolicy",
+        "proxies and the control plane always prove who they are",
+    ),
+    not_here(MESH, "defaultConfig.customConfigFile", "`ieum proxy --bootstrap` reads any"),
+    not_here(MESH, "defaultConfig.proxyBootstrapTemplatePath", "`ieum proxy --bootstrap` reads any"),
+    not_here(MESH, "defaultConfig.interceptionMode", "there are no rules of iptables"),
+    not_here(MESH, "defaultConfig.statNameLength", "names of metrics have no limit"),
     of_value(
         not_yet("MeshConfig", "outboundTrafficPolicy.mode", "declare such hosts in a ServiceEntry"),
         "ALLOW_ANY",
@@ -157,6 +227,9 @@ fn describe(kind: &str, path: &str) -> String {
     });
     let text = |word: &Word| match word.standing {
         Standing::NotYet => format!("**not yet**: {}", word.instead),
+        Standing::InEnvoy => {
+            format!("honoured in stock Envoy; **not yet** in `ieum proxy`: {}", word.instead)
+        }
         Standing::AtGateways => format!("honoured at gateways; **not yet** in sidecars: {}", word.instead),
         Standing::NotHere => format!("not meaningful here: {}", word.instead),
     };

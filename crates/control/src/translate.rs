@@ -19,6 +19,7 @@ mod inbound;
 mod outbound;
 
 mod auto_passthrough;
+mod ingress;
 
 mod gateways;
 
@@ -58,6 +59,7 @@ mod authentication;
 mod credentials;
 mod deployments;
 mod protocol;
+mod template;
 mod unsupported;
 mod visibility;
 mod workload;

@@ -48,7 +48,8 @@ impl Checks {
         let (key, hash) = (key_digest(&read), fingerprint(leaf));
         let is_pinned = self.keys.iter().any(|wanted| wanted.as_str() == key)
             || self.certificates.iter().any(|wanted| wanted.as_str() == hash);
-        if !(self.keys.is_empty() && self.certificates.is_empty()) && !is_pinned {
+        let is_asked = !self.keys.is_empty() || !self.certificates.is_empty();
+        if is_asked && !is_pinned {
             return Err(refused("has neither a key nor a certificate of those asked for by their hash"));
         }
         let Some(lists) = &self.revoked else { return Ok(()) };

@@ -18,6 +18,15 @@ pub struct Rules {
     pub policies: Vec<Policy>,
 }
 
+/// Rules whose verdict is only noted, so that they can be tried out (`shadow_rules`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShadowRules {
+    /// The rules.
+    pub rules: Rules,
+    /// Stands before the names under which the verdict is noted (`shadow_rules_stat_prefix`).
+    pub prefix: String,
+}
+
 /// What a policy that matches means (`RBAC.Action`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuleAction {

@@ -1,5 +1,6 @@
 //! Clusters: what requests are sent to, and how (`envoy.config.cluster.v3.Cluster`).
 
+use crate::affinity::HashPolicy;
 use crate::balance::{LoadBalancing, Spread};
 use crate::endpoint::{Assignment, Endpoint};
 use crate::header::HeaderCase;
@@ -32,6 +33,8 @@ pub struct Cluster {
     pub error_statuses: Vec<u16>,
     /// What its connections are like.
     pub connections: Connections,
+    /// What requests are hashed by; where it says anything, what their routes say does not count.
+    pub hash_policies: Vec<HashPolicy>,
     /// Time to connect, TLS not included.
     pub connect_timeout: Duration,
     /// The HTTP version spoken to it.
@@ -42,6 +45,8 @@ pub struct Cluster {
     pub transport_matches: Vec<TransportMatch>,
     /// The transport of endpoints that match none.
     pub transport: Transport,
+    /// Each connection begins with who the client is, in this version of the PROXY protocol; `None` says nothing.
+    pub proxy_header: Option<ProxyVersion>,
     /// What telemetry reads.
     pub metadata: Metadata,
     /// What the user wrote that this came from.
@@ -104,11 +109,13 @@ impl Cluster {
             health_checks: Vec::new(),
             error_statuses: Vec::new(),
             connections: Connections::default(),
+            hash_policies: Vec::new(),
             connect_timeout: CONNECT_TIMEOUT,
             http: UpstreamHttp::default(),
             idle_timeout: None,
             transport_matches: Vec::new(),
             transport: Transport::Plain,
+            proxy_header: None,
             metadata: Metadata::default(),
             provenance: None,
         }
@@ -149,6 +156,15 @@ pub struct TransportMatch {
     pub labels: Fields,
     /// The transport.
     pub transport: Transport,
+}
+
+/// Versions of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// How bytes travel.

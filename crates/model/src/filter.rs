@@ -1,11 +1,12 @@
 //! HTTP filters beside the router: which ones there are, and what a table, a host or a route says of them
 //! (`http_filters`, `typed_per_filter_config`). The most specific one that says something is heard.
 
-use crate::authorization::Rules;
+use crate::authorization::{Rules, ShadowRules};
 use crate::cors::Cors;
 use crate::csrf::Csrf;
 use crate::fault::Fault;
 use crate::health_answer::HealthAnswer;
+use crate::metadata::Fields;
 use crate::mutation::{HeaderMutations, Mutations};
 use crate::session::Session;
 
@@ -18,6 +19,10 @@ pub struct HttpFilters {
     pub cors: Option<Placed<()>>,
     /// `envoy.filters.http.rbac`, any number of them; a request must pass each.
     pub authorization: Vec<Rules>,
+    /// Rules of the same filters that are only tried out.
+    pub shadows: Vec<ShadowRules>,
+    /// `envoy.filters.http.set_metadata`, any number of them.
+    pub notes: Vec<Note>,
     /// `envoy.filters.http.fault`.
     pub fault: Option<Box<Placed<Fault>>>,
     /// `envoy.filters.http.csrf`.
@@ -28,6 +33,17 @@ pub struct HttpFilters {
     pub session: Option<Box<Placed<Option<Session>>>>,
     /// `envoy.filters.http.header_mutation`.
     pub mutations: Option<Box<Placed<HeaderMutations>>>,
+}
+
+/// What is noted of every request (`envoy.filters.http.set_metadata`), for logs and headers to quote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Note {
+    /// Where it is noted.
+    pub namespace: String,
+    /// What.
+    pub fields: Fields,
+    /// What is noted there already is joined; else it stays alone.
+    pub joins: bool,
 }
 
 /// A filter that is there.

@@ -1,5 +1,7 @@
 //! Limits of what a cluster may be asked at one time (`CircuitBreakers`), and the retry budget. Counting is the proxy's.
 
+use std::time::Duration;
+
 /// Which limits a request counts against (`RoutingPriority`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Priority {
@@ -53,11 +55,13 @@ pub struct RetryBudget {
     pub percent: f64,
     /// So many are always allowed.
     pub minimum: u32,
+    /// Requests that began so long ago or later count, too (`budget_interval`); zero for those that are active or wait.
+    pub interval: Duration,
 }
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        Self { percent: 20.0, minimum: 3 }
+        Self { percent: 20.0, minimum: 3, interval: Duration::ZERO }
     }
 }
 

@@ -41,6 +41,9 @@ pub struct RetryExtras {
     pub omit_canaries: bool,
     /// Endpoints like this are avoided (`envoy.retry_host_predicates.omit_host_metadata`).
     pub omit: Criteria,
+    /// After this number of tries other priorities are preferred to those that were tried
+    /// (`envoy.retry_priorities.previous_priorities`).
+    pub leaves_priorities_after: Option<u32>,
 }
 
 /// How endpoints tell how long to wait before another try.

@@ -200,6 +200,8 @@ pub struct Forward {
     pub subset: Criteria,
     /// Which limits of the cluster it counts against.
     pub priority: Priority,
+    /// Weighted clusters are picked by what the request is hashed to, where it is (`use_hash_policy`).
+    pub splits_by_hash: bool,
 }
 
 /// How far a client's `grpc-timeout` is believed; it then is the longest duration of the exchange.
@@ -256,6 +258,7 @@ impl Forward {
             hash_policies: Vec::new(),
             subset: Criteria::new(),
             priority: Priority::Default,
+            splits_by_hash: false,
         }
     }
 }

@@ -5,7 +5,6 @@
 
 mod http1;
 mod http2;
-mod answered;
 mod inspect;
 mod redirect;
 mod hello;
@@ -16,7 +15,6 @@ mod stream;
 
 pub(crate) use stage::{Stage, StageView};
 
-use crate::gate::TunnelGate;
 use crate::local::Local;
 use crate::record::{
     Caller, ConnectionRecord, ListenerCounters, OpenConnection, Recorder, RequestRecord, Telemetry,
@@ -35,6 +33,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use stream::{Prefixed, Stream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -100,6 +99,19 @@ pub(crate) struct Arrival {
     pub(crate) counters: ListenerCounters,
     /// How far the listener is on its way out.
     pub(crate) stage: StageView,
+}
+
+/// Serves the HTTP/1 requests that come in on `io`, for embedders that accept connections themselves.
+pub async fn serve_http1<IO>(context: Rc<Context>, io: IO)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let http = context.http();
+    let stages = tokio::sync::watch::Sender::new(Stage::Serving);
+    let stage = StageView::of(&stages);
+    let server =
+        http1::Server::new(context, &http.manager, Lifetime::of(&http.manager), stage, Prefixed::new(io));
+    server.serve().await;
 }
 
 /// Serves a connection to its end.
@@ -372,15 +384,11 @@ struct Visit {
 }
 
 impl Visit {
-    fn telemetry(&self) -> &Arc<Telemetry> {
-        self.desk.telemetry()
-    }
-
     /// What its requests share.
-    fn context(&mut self, http: &Arc<HttpState>, gate: Option<Arc<TunnelGate>>) -> Rc<Context> {
+    fn context(&mut self, http: &Arc<HttpState>) -> Rc<Context> {
         let local = self.desk.local.clone();
         let snapshot = self.snapshot.take().unwrap_or_else(|| local.snapshot());
-        Context::new(local, &self.listener, self.connection.clone(), gate, snapshot, http.clone())
+        Context::new(local, &self.listener, self.connection.clone(), snapshot, http.clone())
     }
 
     fn refusals(&self, http: &HttpState) -> Refusals {

@@ -26,16 +26,17 @@ mod tries;
 mod tunnel;
 
 pub use answer::{AnswerBody, BodyError};
+pub use tunnel::Tunnel;
 
 use crate::failure::Failure;
 use crate::local::Local;
 use crate::record::{ConnectionRecord, Exchange, RequestRecord, RouteTaken};
 use crate::snapshot::{HttpState, NetworkState, Snapshot};
+use crate::wire::Incoming;
 use answer::{Answer, Refusal, UNPROCESSED};
 use edits::Edits;
 use head::Head;
 use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use model::route::Action;
 use model::routing::NoRoute;
 use std::cell::{OnceCell, RefCell};
@@ -50,8 +51,6 @@ pub struct Context {
     pub listener: Box<str>,
     /// The connection.
     pub connection: Arc<ConnectionRecord>,
-    /// Whether bytes after the head of an upgrade or CONNECT may pass, where something holds them back.
-    pub gate: Option<Arc<crate::gate::TunnelGate>>,
     /// The peer's address, as `x-forwarded-for` writes it.
     peer: HeaderValue,
     current: RefCell<(Arc<Snapshot>, Arc<HttpState>)>,
@@ -63,7 +62,6 @@ impl Context {
         local: Rc<Local>,
         listener: &str,
         connection: Arc<ConnectionRecord>,
-        gate: Option<Arc<crate::gate::TunnelGate>>,
         snapshot: Arc<Snapshot>,
         http: Arc<HttpState>,
     ) -> Rc<Self> {
@@ -71,7 +69,12 @@ impl Context {
         // An address is always proper in a header.
         let peer = HeaderValue::from_str(&connection.remote.ip().to_string());
         let peer = peer.unwrap_or(HeaderValue::from_static("unknown"));
-        Rc::new(Self { local, listener: listener.into(), connection, gate, peer, current })
+        Rc::new(Self { local, listener: listener.into(), connection, peer, current })
+    }
+
+    /// What is configured for this connection's listener.
+    pub(crate) fn http(&self) -> Arc<HttpState> {
+        self.current().1
     }
 
     /// The snapshot in force, and what it says of this connection's listener. A listener or chain that is gone goes on
@@ -102,10 +105,18 @@ pub async fn serve(context: &Rc<Context>, request: Request<Incoming>) -> Respons
     relay::prepare(&mut parts.headers, &http.manager, &context.connection);
     let exchange = http.recorder.begin(&context.connection, &record(&head, &parts));
     mutations::mutate_early(&http.manager.early_edits, &exchange, &mut head, &mut parts);
-    let quoted = quoted::quote(&http.manager, &parts);
+    let quoted = quoted::quote(&http.manager, &head, &parts);
     let refusal = Refusal::new(&head, &parts.headers);
-    let stage =
-        Stage { context, snapshot: &snapshot, http: &http, head, refusal, quoted, grant: OnceCell::new() };
+    let stage = Stage {
+        context,
+        snapshot: &snapshot,
+        http: &http,
+        head,
+        refusal,
+        quoted,
+        requoted: OnceCell::new(),
+        grant: OnceCell::new(),
+    };
     match exceeded.or(refused) {
         Some(failure) => stage.refuse(exchange, failure.into()),
         None if stage.head.redirects => stage.send_to_canonical(exchange, &parts),
@@ -177,6 +188,8 @@ struct Stage<'s> {
     refusal: Refusal,
     /// The head as it came in, where something may quote it.
     quoted: Option<Box<quoted::Quoted>>,
+    /// The same as it is sent on.
+    requoted: OnceCell<Box<quoted::Quoted>>,
     /// Leave for another origin's page to read the answer.
     grant: OnceCell<Box<cors::Grant>>,
 }
@@ -189,7 +202,6 @@ impl Stage<'_> {
         body: Incoming,
     ) -> Response<AnswerBody> {
         if let Some(answer) = self.health_answer(&mut exchange, &parts) {
-            self.close_gate();
             return self.local_answer(exchange, answer, None);
         }
         let Some(table) = &self.http.routes else {
@@ -212,9 +224,9 @@ impl Stage<'_> {
         }
         if let Some(answer) = self.cross_origin(&taken, &parts) {
             exchange.details = "cors_response";
-            self.close_gate();
             return self.local_answer(exchange, answer, None);
         }
+        self.note(&mut exchange, &parts);
         let permit = match self.authorize(&parts) {
             Ok(permit) => permit,
             Err(cause) => {
@@ -222,8 +234,11 @@ impl Stage<'_> {
                 return self.refuse_on_route(exchange, cause, edits);
             }
         };
-        if let Some(fault) = self.suffer(&mut exchange, &taken, &parts).await {
-            return self.abort(exchange, &taken, &parts, fault);
+        // What few requests go through is boxed, here and below: the others have no room for it to move about.
+        if let Some(fault) = fault::configured(self.http, &taken)
+            && let Some(abort) = Box::pin(self.suffer(fault, &mut exchange, &taken, &parts)).await
+        {
+            return self.abort(exchange, &taken, &parts, abort);
         }
         if let Some(cause) = self.refuse_forged(&taken, &parts) {
             return self.refuse_on_route(
@@ -252,7 +267,6 @@ impl Stage<'_> {
         if model::routing::is_grpc(&parts.headers) {
             return self.refuse(exchange, Failure::BadPath.into());
         }
-        self.close_gate();
         exchange.details = "path_normalization_failed";
         let mut answer = Answer::new(307);
         answer.set(http::header::LOCATION, self.head.target.as_bytes());
@@ -280,7 +294,6 @@ impl Stage<'_> {
         cause: Cause,
         edits: Option<Edits<'_>>,
     ) -> Response<AnswerBody> {
-        self.close_gate();
         let outcome = cause.failure.outcome();
         exchange.details = outcome.token;
         exchange.flags = if cause.exhausted { with_retries_exhausted(outcome.flags) } else { outcome.flags };
@@ -290,13 +303,6 @@ impl Stage<'_> {
             answer.set(UNPROCESSED, b"1");
         }
         self.local_answer(exchange, answer, edits)
-    }
-
-    /// What follows the head is HTTP.
-    fn close_gate(&self) {
-        if let Some(gate) = &self.context.gate {
-            gate.refuse();
-        }
     }
 
     fn redirect(

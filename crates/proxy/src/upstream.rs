@@ -4,11 +4,13 @@
 //! A connection belongs to one endpoint under one transport: its id. Which endpoint, and whether to try another, is
 //! `request`'s decision.
 
+mod pool;
+mod lease;
+mod http1;
+mod http2;
 mod body;
 mod connect;
-mod lease;
 mod mirrors;
-mod pool;
 mod rest;
 mod watch;
 

@@ -605,7 +605,7 @@ fn a_connection_lives_as_long_as_its_listener_says() {
 fn what_a_load_balancer_says_of_a_connection_counts_as_its_ends() {
     in_time(async {
         let mut proxied = listener("web", vec![chain("main", http("hello"))]);
-        proxied.inspect.proxy_protocol = Some(ProxyHeader { optional: false });
+        proxied.inspect.proxy_protocol = Some(ProxyHeader { optional: false, keeps_tlvs: false });
         let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let cluster = cluster("a", &[upstream.local_addr().unwrap()]);
         if let Network::Http(manager) = &mut proxied.chains[0].network {

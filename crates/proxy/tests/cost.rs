@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use support::*;
 
 /// Allocations of one small HTTP/1.1 request: both connections' parsers, the request stage and the record.
-const PER_REQUEST: f64 = 22.0;
+const PER_REQUEST: f64 = 25.0;
 /// Requests that are measured, after as many to warm up.
 const REQUESTS: usize = 200;
 

@@ -115,12 +115,14 @@ fn retries_beyond_the_budget_are_not_made() {
         let upstream = Upstream::start(|_, _| status(503)).await;
         let policy = RetryPolicy { conditions: RetryConditions::parse("5xx").0, ..RetryPolicy::default() };
         let mut limited = cluster("a", &[upstream.address]);
-        limited.limits.default.retry_budget = Some(RetryBudget { percent: 20.0, minimum: 0 });
+        limited.limits.default.retry_budget =
+            Some(RetryBudget { percent: 20.0, minimum: 0, ..RetryBudget::default() });
         let routes = forwarding(Forward { retry: Some(policy), ..to("a") });
         let proxy = Proxy::new(routes.clone(), vec![limited.clone()]);
         assert_eq!(proxy.fetch("/").await.status(), 503);
         assert_eq!(upstream.seen().len(), 1);
-        limited.limits.default.retry_budget = Some(RetryBudget { percent: 20.0, minimum: 1 });
+        limited.limits.default.retry_budget =
+            Some(RetryBudget { percent: 20.0, minimum: 1, ..RetryBudget::default() });
         proxy.configure(routes, vec![limited]);
         proxy.fetch("/").await;
         assert_eq!(upstream.seen().len(), 3);

@@ -158,12 +158,11 @@ pub fn parse(text: &str, file: &str) -> Result<Bootstrap, Problems> {
     let tree = yaml::parse(text).map_err(|(line, message)| {
         Problems(vec![Problem { file: file.to_owned(), line, field: String::new(), message }])
     })?;
-    let json = tree.json();
     let source = Source { file: file.to_owned(), tree };
-    if !json.is_object() {
+    if !source.tree.is_mapping() {
         return Err(Problems(vec![source.problem("", "a bootstrap is a mapping of fields, such as `node`")]));
     }
-    match message::read(json) {
+    match message::read(&source.tree) {
         Ok(message) => extract::extract(message, source),
         Err((field, message)) => Err(Problems(vec![source.problem(&field, message)])),
     }

@@ -59,9 +59,17 @@ fn is_port_name(text: &str) -> bool {
     text.len() <= 15 && names::is_label(text) && text.contains(|c: char| c.is_ascii_lowercase())
 }
 
+/// Annotation of pods with settings of their proxy.
+const PROXY_CONFIG: &str = "proxy.istio.io/config";
+
 pub(super) fn deployment(spec: &Deployment, report: &mut Report<'_>) {
     if let Some(replicas) = spec.replicas.filter(|replicas| *replicas < 0) {
         report.error("spec.replicas", format!("{replicas} replicas are not possible"), "write 0 or more");
+    }
+    let annotation = spec.template.metadata.annotations.get(PROXY_CONFIG);
+    if let Some(Err(error)) = annotation.map(|text| crate::mesh_config::ProxyConfig::read(text)) {
+        let field = names::entry("spec.template.metadata.annotations", PROXY_CONFIG);
+        report.warning(&field, error, "write fields of ProxyConfig, such as `concurrency: 2`");
     }
     let labels = &spec.template.metadata.labels;
     if spec.selector.match_labels.is_empty() && spec.selector.match_expressions.is_empty() {

@@ -29,6 +29,8 @@ pub(super) struct Node<'a> {
     pub(super) service_account: &'a str,
     pub(super) workload: &'a str,
     pub(super) trust_domain: &'a str,
+    /// Worker threads, where somebody says how many; 0 for one per core.
+    pub(super) threads: Option<u32>,
 }
 
 /// What differs between sidecars and gateways.
@@ -155,6 +157,7 @@ mod tests {
             service_account: "bookinfo-reviews",
             workload: "reviews-v1",
             trust_domain: "cluster.local",
+            threads: None,
         }
     }
 

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 const CA_NAME: &str = "istiod.istio-system.svc";
 
 /// There are many sidecars on one machine; Istio gives them as many.
-const SIDECAR_THREADS: &str = "2";
+const SIDECAR_THREADS: u32 = 2;
 
 /// Shared by all parts of a mesh.
 #[derive(Debug)]
@@ -91,8 +91,10 @@ impl Context {
                 files.write_join_token(&token)?;
                 files.write_bootstrap(&bootstrap::bootstrap(node, admin, xds, None))?;
                 let mut command = self.own_proxy(&files);
-                if let Role::Sidecar(_) = node.role {
-                    command.extend(["--concurrency".to_owned(), SIDECAR_THREADS.to_owned()]);
+                let default = matches!(node.role, Role::Sidecar(_)).then_some(SIDECAR_THREADS);
+                // None at all, as one per core is called in files, is what the proxy does by itself.
+                if let Some(threads) = node.threads.or(default).filter(|threads| *threads > 0) {
+                    command.extend(["--concurrency".to_owned(), threads.to_string()]);
                 }
                 Ok(launch(command))
             }

@@ -236,6 +236,7 @@ impl Run {
                 service_account: &plan.service_account,
                 workload: &plan.name,
                 trust_domain: &context.trust_domain,
+                threads: plan.threads,
             };
             context.launch_proxy(&plan.proxy, &node, admin, seat.clone())
         };

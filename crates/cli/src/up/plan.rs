@@ -1,7 +1,8 @@
 //! What shall run: from the resources in force to workloads, their processes and the gateways. Pure; what a resource
 //! lacks for it becomes a diagnostic and takes nothing else with it. Where and when things run is decided elsewhere.
 
-use api::kubernetes::{Container, Deployment, EnvironmentVariable, Transport};
+use super::proxy_settings::{Settings, Sources};
+use api::kubernetes::{Container, Deployment, EnvironmentVariable, TemplateMetadata, Transport};
 use api::local_mesh::{GatewayProxy, LocalMesh};
 use api::networking::StringMatch;
 use api::{Diagnostic, IntOrString, Object, Spec, wildcard};
@@ -41,6 +42,8 @@ pub(super) struct Template {
     pub(super) annotations: BTreeMap<String, String>,
     pub(super) service_account: String,
     pub(super) sidecar: Proxy,
+    /// How the sidecar is run.
+    pub(super) settings: Settings,
     pub(super) programs: Vec<Program>,
 }
 
@@ -94,6 +97,8 @@ pub(super) struct Gateway {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) service_account: String,
     pub(super) proxy: Proxy,
+    /// Worker threads, where somebody says how many.
+    pub(super) threads: Option<u32>,
     /// Local port for each listener port; 0 for any that is free.
     pub(super) ports: BTreeMap<u16, u16>,
     /// `http`, `https` or `tcp` for each port that a Gateway has for it.
@@ -185,6 +190,7 @@ impl World<'_> {
             labels: pod.metadata.labels.clone(),
             annotations: pod.metadata.annotations.clone(),
             service_account: pod.spec.identity().to_owned(),
+            settings: self.sources().settings(object.namespace(), &pod.metadata),
             sidecar: if outside { Proxy::Absent } else { self.proxy(&object.meta.name) },
             programs,
         };
@@ -228,10 +234,17 @@ impl World<'_> {
         served
     }
 
+    fn sources(&self) -> Sources<'_> {
+        Sources { objects: self.objects, meshes: &self.meshes }
+    }
+
     fn gateway(&self, proxy: &GatewayProxy) -> Gateway {
         let account = || format!("{}-service-account", proxy.name);
+        let namespace = proxy.namespace.clone().unwrap_or_else(|| "istio-system".to_owned());
+        let metadata = TemplateMetadata { labels: proxy.labels.clone(), ..TemplateMetadata::default() };
         Gateway {
-            namespace: proxy.namespace.clone().unwrap_or_else(|| "istio-system".to_owned()),
+            threads: self.sources().settings(&namespace, &metadata).threads,
+            namespace,
             name: proxy.name.clone(),
             labels: proxy.labels.clone(),
             service_account: proxy.service_account.clone().unwrap_or_else(account),

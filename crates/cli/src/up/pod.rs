@@ -219,6 +219,7 @@ mod tests {
             annotations: BTreeMap::new(),
             service_account: "web".to_owned(),
             sidecar,
+            settings: Default::default(),
             programs: vec![program],
         };
         let address = Ipv4Addr::new(127, 20, 0, 5);

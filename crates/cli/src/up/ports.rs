@@ -146,6 +146,7 @@ mod tests {
             labels: BTreeMap::new(),
             service_account: "ingress".to_owned(),
             proxy: Proxy::Own,
+            threads: None,
             ports: ports.iter().copied().collect(),
             schemes: BTreeMap::new(),
             path: None,

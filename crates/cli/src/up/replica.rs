@@ -278,7 +278,9 @@ impl Run {
                 ));
             }
         }
-        for address in pod.served_addresses().filter(|_| pod.is_meshed() && inside.is_none()) {
+        // A Sidecar may have it listen elsewhere.
+        let is_asked = pod.is_meshed() && inside.is_none() && started.elapsed() < DOUBT;
+        for address in pod.served_addresses().filter(|_| is_asked) {
             if !probe::accepts(address).await {
                 return Err(format!("the sidecar does not listen at {address} yet"));
             }
@@ -325,7 +327,7 @@ impl Run {
         if pod.is_meshed() && !is_closing {
             self.pause(FAREWELL).await;
             probe::status(pod.admin(), "POST", "/drain_listeners?graceful").await;
-            self.pause(DRAIN).await;
+            self.pause(self.template.settings.drain.unwrap_or(DRAIN)).await;
         }
         let applications = processes.split_off(usize::from(pod.is_meshed()).min(processes.len()));
         join_all(applications.into_iter().map(Process::stop)).await;
@@ -357,6 +359,7 @@ impl Run {
                 service_account: &template.service_account,
                 workload: &template.workload,
                 trust_domain: &context.trust_domain,
+                threads: template.settings.threads,
             };
             context.launch_proxy(&template.sidecar, &node, pod.admin(), pod.seat(true))
         };

@@ -114,6 +114,7 @@ mod tests {
             labels: BTreeMap::new(),
             service_account: "ingress".to_owned(),
             proxy: Proxy::Own,
+            threads: None,
             ports: BTreeMap::from([(80, 8080), (443, 8443)]),
             schemes: BTreeMap::from([(80, "http"), (443, "https")]),
             path: Some("/productpage".to_owned()),

@@ -13,11 +13,12 @@ use super::scope::Ports;
 use super::upstream_tls::{Reach, TLS_MODE, TLS_MODE_ISTIO};
 use super::workload::Workload;
 use api::networking::{
-    ClientTlsMode, H2UpgradePolicy, HttpSettings, LocalityLoadBalancerSetting, TcpKeepalive,
+    ClientTlsMode, H2UpgradePolicy, HttpSettings, LocalityLoadBalancerSetting, ProxyProtocolVersion,
+    TcpKeepalive,
 };
 use api::security::MutualTlsMode;
 use model::balance::{LoadBalancing, Spread};
-use model::cluster::{self, Cluster, TRANSPORT_MATCH_NAMESPACE, Transport, UpstreamHttp};
+use model::cluster::{self, Cluster, ProxyVersion, TRANSPORT_MATCH_NAMESPACE, Transport, UpstreamHttp};
 use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health};
 use model::metadata::{Metadata, Value};
 use std::collections::BTreeMap;
@@ -179,6 +180,12 @@ impl ClusterMaker<'_> {
             idle_timeout: Some(http.idle_timeout.unwrap_or(IDLE_TIMEOUT)).filter(|idle| !idle.is_zero()),
             transport_matches,
             transport,
+            proxy_header: policy.proxy_protocol.as_ref().filter(|_| !self.grpc).map(|header| {
+                match header.version {
+                    ProxyProtocolVersion::V1 => ProxyVersion::V1,
+                    ProxyProtocolVersion::V2 => ProxyVersion::V2,
+                }
+            }),
             metadata: telemetry(&[service]),
             provenance: Some(from),
             ..Cluster::new(name, discovery)

@@ -6,7 +6,7 @@ use api::Diagnostic;
 use api::mesh_config::NormalizationType;
 use model::fault::Fault;
 use model::filter::{HttpFilters, Placed};
-use model::listener::{AccessLog, HttpConnectionManager, RouteSource, TcpProxy, Tracing};
+use model::listener::{AccessLog, HttpConnectionManager, Listener, Network, RouteSource, TcpProxy, Tracing};
 use model::path::{EscapedSlashes, PathNormalization};
 use model::route::{Upgrade, WeightedCluster};
 use std::time::Duration;
@@ -76,6 +76,15 @@ fn path_normalization(written: NormalizationType) -> PathNormalization {
         NormalizationType::MergeSlashes => PathNormalization { merge_slashes: true, ..usual },
         NormalizationType::DecodeAndMergeSlashes => {
             PathNormalization { merge_slashes: true, escaped_slashes: EscapedSlashes::Unescape, ..usual }
+        }
+    }
+}
+
+/// Traces this percentage of what comes to `listener`.
+pub(super) fn sample(listener: &mut Listener, random_sampling_percent: f64) {
+    for chain in &mut listener.chains {
+        if let Network::Http(http) = &mut chain.network {
+            http.tracing = Some(Tracing { random_sampling_percent });
         }
     }
 }

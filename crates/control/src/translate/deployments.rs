@@ -2,7 +2,11 @@
 
 use super::authentication::is_subset;
 use crate::world::World;
+use api::mesh_config::ProxyConfig;
 use std::collections::{BTreeMap, HashMap};
+
+/// Annotation of pods with settings of their proxy.
+const PROXY_CONFIG: &str = "proxy.istio.io/config";
 
 /// The pods of Deployments, by namespace.
 #[derive(Debug, Default)]
@@ -15,6 +19,14 @@ struct Pod {
     labels: BTreeMap<String, String>,
     account: String,
     ports: BTreeMap<String, u16>,
+    /// Percent of requests that are traced, as its annotation says.
+    sampling: Option<f64>,
+}
+
+/// What the annotation with settings of a proxy says of traces.
+fn sampling(annotations: &BTreeMap<String, String>) -> Option<f64> {
+    let written = ProxyConfig::read(annotations.get(PROXY_CONFIG)?).ok()?;
+    written.tracing?.sampling
 }
 
 impl Deployments {
@@ -30,6 +42,7 @@ impl Deployments {
                     .filter(|p| !p.name.is_empty())
                     .map(|p| (p.name.clone(), p.container_port))
                     .collect(),
+                sampling: sampling(&template.metadata.annotations),
             };
             deployments.by_namespace.entry(object.namespace().to_owned()).or_default().push(pod);
         }
@@ -44,6 +57,12 @@ impl Deployments {
     pub(super) fn accounts(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<&str> {
         let selected = self.pods(namespace).filter(|pod| is_subset(selector, &pod.labels));
         selected.map(|pod| pod.account.as_str()).collect()
+    }
+
+    /// Percent of requests that are traced of the pod that `labels` are of, where it says so itself.
+    pub(super) fn sampling(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Option<f64> {
+        let own = |pod: &&Pod| !pod.labels.is_empty() && is_subset(&pod.labels, labels);
+        self.pods(namespace).filter(own).find_map(|pod| pod.sampling)
     }
 
     /// The named ports of the pod that `labels` are of.

@@ -98,7 +98,8 @@ impl Gateways {
         let mut spots: BTreeMap<Spot, Vec<&EdgeServer>> = BTreeMap::new();
         for server in chosen.iter().filter_map(|at| self.all.get(*at)).flat_map(|edge| &edge.servers) {
             let here = spots.entry(server.spot()).or_default();
-            if here.first().is_none_or(|first| first.shares_a_port_with(server)) {
+            let fits = here.first().is_none_or(|first| first.shares_a_port_with(server));
+            if fits && !here.iter().any(|known| known.takes_names_of(server)) {
                 here.push(server);
             }
         }
@@ -108,21 +109,30 @@ impl Gateways {
     /// Tells of servers that cannot be on a port together.
     pub(super) fn conflicts(&self, found: &mut Vec<Diagnostic>) {
         for (at, edge) in self.all.iter().enumerate() {
-            for server in &edge.servers {
-                let earlier =
-                    self.all.iter().take(at).filter(|e| e.selector == edge.selector).flat_map(|e| &e.servers);
-                let clashes =
-                    |other: &&EdgeServer| other.spot() == server.spot() && !other.shares_a_port_with(server);
-                if let Some(other) = earlier.into_iter().find(clashes) {
+            for (index, server) in edge.servers.iter().enumerate() {
+                let others = self.all.iter().take(at).filter(|e| e.selector == edge.selector);
+                let earlier = others.flat_map(|e| &e.servers).chain(edge.servers.iter().take(index));
+                let here = || earlier.clone().filter(|other| other.spot() == server.spot());
+                let port = server.spec.port.number;
+                let (message, help) = if let Some(other) = here().find(|o| !o.shares_a_port_with(server)) {
+                    let from = &other.provenance;
                     let message = format!(
-                        "port {} is used already by {}, for another kind of connections; this server is not used",
-                        server.spec.port.number, other.provenance
+                        "port {port} is used already by {from}, for another kind of connections; this server is not used"
                     );
-                    let mut problem =
-                        edge.object.warning("spec.servers", message).help("give one of the two another port");
-                    problem.line = server.provenance.line;
-                    found.push(problem);
-                }
+                    (message, "give one of the two another port")
+                } else if let Some(other) = here().find(|other| other.takes_names_of(server)) {
+                    let name = server.hosts.first().map_or("", |(_, host)| host);
+                    let from = &other.provenance;
+                    let message = format!(
+                        "connections for `{name}` at port {port} go to {from} already; this server is not used"
+                    );
+                    (message, "servers with TLS on one port need distinct hosts")
+                } else {
+                    continue;
+                };
+                let mut problem = edge.object.warning("spec.servers", message).help(help);
+                problem.line = server.provenance.line;
+                found.push(problem);
             }
         }
     }
@@ -205,6 +215,13 @@ impl EdgeServer {
             (Tcp, _) | (_, Tcp) => false,
             _ => true,
         }
+    }
+
+    /// Whether connections that are told apart by server name cannot be told apart from those of `other`.
+    fn takes_names_of(&self, other: &Self) -> bool {
+        let is_by_name = |kind| !matches!(kind, ServerKind::Http | ServerKind::Tcp);
+        let has = |name: &String| self.hosts.iter().any(|(_, host)| host == name);
+        is_by_name(self.kind) && is_by_name(other.kind) && other.hosts.iter().any(|(_, host)| has(host))
     }
 
     /// Where it listens.

@@ -6,6 +6,10 @@
 use super::Mesh;
 use super::clusters::telemetry;
 use super::connection::only;
+use super::gateway_tls::downstream;
+use super::ingress::{Ingress, Wish};
+use super::policy::Policy;
+use super::pools;
 use super::protocol::Protocol;
 use super::registry::Service;
 use super::rules::bare_route;
@@ -36,6 +40,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 pub(super) struct InboundPort<'m> {
     port: u16,
     application: u16,
+    /// What the workload's Sidecar says of it.
+    wish: Wish,
+    /// Where the workload is known to the mesh.
+    namespace: String,
     protocol: Protocol,
     mode: MutualTlsMode,
     services: Vec<&'m Service>,
@@ -85,9 +93,28 @@ pub(super) fn ports<'m>(
     for port in workload.application_ports.keys() {
         found.entry(*port).or_insert((Protocol::Auto, Vec::new()));
     }
+    let sidecar = mesh.scopes.sidecar(&node.namespace, labels);
+    let ingress = sidecar.map(|sidecar| Ingress {
+        object: &sidecar.object,
+        sidecar: &sidecar.spec,
+        address: node.address,
+        application_ports: &workload.application_ports,
+    });
+    let mut wishes: BTreeMap<u16, Wish> = BTreeMap::new();
+    if let Some(written) = ingress.and_then(|ingress| ingress.ports()) {
+        found.retain(|port, _| written.contains_key(port));
+        for (port, (protocol, wish)) in written {
+            found.entry(port).or_insert_with(|| (protocol, Vec::new())).0 = protocol;
+            wishes.insert(port, wish);
+        }
+    }
+    let mut wish =
+        |port: u16| wishes.remove(&port).or_else(|| Some(ingress.as_ref()?.general())).unwrap_or_default();
     let describe = |(port, (protocol, services)): (u16, (Protocol, Vec<&'m Service>))| InboundPort {
         port,
         application: workload.application_ports.get(&port).copied().unwrap_or(port),
+        wish: wish(port),
+        namespace: node.namespace.clone(),
         protocol,
         mode: mesh.authentication.mode(&node.namespace, labels, port),
         services,
@@ -103,6 +130,8 @@ pub(super) fn any_other<'m>(
 ) -> InboundPort<'m> {
     InboundPort {
         port: 0,
+        wish: Wish::default(),
+        namespace: node.namespace.clone(),
         application: 0,
         protocol: Protocol::Auto,
         mode: mesh.authentication.mode(&node.namespace, labels, 0),
@@ -124,11 +153,13 @@ impl InboundPort<'_> {
     }
 
     fn provenance(&self) -> Option<Provenance> {
-        self.services.first().map(|service| service.provenance.clone())
+        let service = self.services.first().map(|service| service.provenance.clone());
+        service.or_else(|| self.wish.from.clone())
     }
 
     /// The listener at `address`.
     pub(super) fn listener(&self, mesh: &Mesh, address: IpAddr) -> Listener {
+        let address = self.wish.bind.unwrap_or(address);
         Listener {
             name: format!("{address}_{}", self.port),
             address: Some(SocketAddr::new(address, self.port)),
@@ -148,6 +179,9 @@ impl InboundPort<'_> {
 
     /// The chains: those of mutual TLS unless it is off, and those of plain text unless it is required.
     pub(super) fn chains(&self, mesh: &Mesh) -> Vec<FilterChain> {
+        if let (MutualTlsMode::Disable, Some(server)) = (self.mode, &self.wish.tls) {
+            return self.own_tls(server, mesh).into_iter().collect();
+        }
         let mut chains = Vec::new();
         if self.mode != MutualTlsMode::Disable {
             self.mutual_tls(mesh, &mut chains);
@@ -156,6 +190,19 @@ impl InboundPort<'_> {
             self.plain(mesh, &mut chains);
         }
         chains
+    }
+
+    /// TLS of its own, where the mesh's is off: the one chain there is, if its certificate is there.
+    fn own_tls(&self, server: &api::networking::Server, mesh: &Mesh) -> Option<FilterChain> {
+        let (alpn, network): (&[&str], Network) = match self.protocol {
+            Protocol::Tls | Protocol::Tcp => (&[], self.tcp(mesh)),
+            Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::Auto => {
+                (&["h2", "http/1.1"], self.http(mesh))
+            }
+        };
+        let tls = downstream(server, alpn, &mesh.credentials, &self.namespace)?;
+        let condition = ChainMatch::default();
+        Some(FilterChain { name: "tls".to_owned(), condition, tls: Some(tls), network })
     }
 
     fn mutual_tls(&self, mesh: &Mesh, chains: &mut Vec<FilterChain>) {
@@ -238,7 +285,10 @@ impl InboundPort<'_> {
 
     fn tcp(&self, mesh: &Mesh) -> Network {
         let cluster = self.cluster_name();
-        Network::Tcp(mesh.connections.tcp(&cluster, vec![only(cluster.clone())]))
+        let mut tcp = mesh.connections.tcp(&cluster, vec![only(cluster.clone())]);
+        let idle = self.wish.pool.as_ref().and_then(|pool| pool.tcp.as_ref()?.idle_timeout);
+        tcp.idle_timeout = idle.or(tcp.idle_timeout);
+        Network::Tcp(tcp)
     }
 
     fn http(&self, mesh: &Mesh) -> Network {
@@ -267,7 +317,12 @@ impl InboundPort<'_> {
     /// The cluster that leads to the application.
     pub(super) fn cluster(&self) -> Cluster {
         let name = self.cluster_name();
-        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.application);
+        let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.application);
+        let address = self.wish.to.unwrap_or(local);
+        let pool = self.wish.pool.clone();
+        let tcp = pool.as_ref().and_then(|pool| pool.tcp.clone()).unwrap_or_default();
+        let http = pool.as_ref().and_then(|pool| pool.http.clone()).unwrap_or_default();
+        let policy = Policy { connection_pool: pool, ..Policy::default() };
         let endpoint = Endpoint {
             address: EndpointAddress::Socket(address),
             hostname: String::new(),
@@ -279,13 +334,15 @@ impl InboundPort<'_> {
         let discovery = Discovery::Static(Assignment { cluster: name.clone(), localities: vec![place] });
         Cluster {
             load_balancing: LoadBalancing::RoundRobin,
-            connect_timeout: CONNECT_TIMEOUT,
+            limits: pools::limits(&policy),
+            connections: pools::connections(&policy, None),
+            connect_timeout: tcp.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
             http: match self.protocol {
                 Protocol::Http => UpstreamHttp::Http1,
                 Protocol::Http2 | Protocol::Grpc => UpstreamHttp::Http2,
                 Protocol::Auto | Protocol::Tls | Protocol::Tcp => UpstreamHttp::AsDownstream,
             },
-            idle_timeout: Some(IDLE_TIMEOUT),
+            idle_timeout: Some(http.idle_timeout.unwrap_or(IDLE_TIMEOUT)).filter(|idle| !idle.is_zero()),
             transport_matches: Vec::new(),
             transport: Transport::Plain,
             metadata: telemetry(&self.services),

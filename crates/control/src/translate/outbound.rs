@@ -5,15 +5,16 @@
 //! the tunnel. Hosts that nobody declares are in no virtual host, so that they are answered with 404: without a
 //! declaration there is nothing that could resolve them.
 
+use super::Mesh;
 use super::actions::Defaults;
 use super::clusters::{cluster_name, tunnel_name};
-use super::connection::{ConnectionSettings, upgrade};
+use super::connection::{ConnectionSettings, only, upgrade};
 use super::matches::{Asker, MESH};
 use super::policy::Client;
 use super::protocol::Protocol;
-use super::registry::{Port, Registry, Service};
+use super::registry::{Port, Registry, Service, provenance};
 use super::rules::{RuleSet, Rules, bare_route, default_route};
-use super::scope::{Scope, Way};
+use super::scope::{Bind, Scope, Way};
 use super::tuning::Tuner;
 use crate::node::{OUTBOUND_PORT, ProxyNode};
 use model::listener::{ChainMatch, Direction, FilterChain, Inspection, Listener, Network, RouteSource};
@@ -23,7 +24,7 @@ use model::route::{
     Action, Forward, PathMatch, Route, RouteConfiguration, RouteMatch, Target, Upgrade, VirtualHost,
 };
 use std::collections::{BTreeSet, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Name of the table.
 pub(super) const ROUTES: &str = "http_proxy";
@@ -51,6 +52,81 @@ pub(super) fn listener(node: &ProxyNode, settings: &ConnectionSettings) -> Optio
         metadata: Metadata::default(),
         provenance: None,
     })
+}
+
+/// The listeners that the Sidecar of `node` asks for, besides the one for everything.
+pub(super) fn bound(mesh: &Mesh, node: &ProxyNode, client: Client<'_>) -> Vec<Listener> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    let sidecar = mesh.scopes.sidecar(client.namespace, client.labels);
+    for way in client.scope.into_iter().flat_map(Scope::bound) {
+        let (Some(bind), Some(port)) = (way.bind, way.port) else { continue };
+        let ip = match (bind, node.address) {
+            (Bind::At(ip), _) => ip,
+            // On a machine with many workloads each has a loopback address of its own.
+            (Bind::Loopback, Some(own)) if own.is_loopback() => own,
+            (Bind::Loopback, _) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        let chains = chains(mesh, way, port, client);
+        let name = format!("{ip}_{port}");
+        if chains.is_empty() || listeners.iter().any(|known| known.name == name) {
+            continue;
+        }
+        listeners.push(Listener {
+            name,
+            address: Some(SocketAddr::new(ip, port)),
+            binding: Default::default(),
+            inspect: Inspection {
+                tls: chains.iter().any(|chain| !chain.condition.server_names.is_empty()),
+                ..Inspection::default()
+            },
+            chains,
+            default_chain: None,
+            direction: Direction::Outbound,
+            metadata: Metadata::default(),
+            provenance: sidecar.map(|s| provenance(&s.object, &format!("spec.egress[{}]", way.at))),
+        });
+    }
+    listeners
+}
+
+/// One chain for HTTP; by server name for TLS; and for bytes that of the first service with the port.
+fn chains(mesh: &Mesh, way: &Way, port: u16, client: Client<'_>) -> Vec<FilterChain> {
+    let condition = ChainMatch::default();
+    if way.speaks_http() {
+        let table = table_name(way);
+        let mut http = mesh.connections.http(&format!("outbound_{table}"), RouteSource::Rds(table));
+        http.upgrades.push(connect());
+        return vec![FilterChain {
+            name: "http".to_owned(),
+            condition,
+            tls: None,
+            network: Network::Http(Box::new(http)),
+        }];
+    }
+    let seen = mesh.registry.services().filter(|(at, _)| way.leads_to(*at, port)).map(|(_, service)| service);
+    let by_name = Protocol::parse(&way.protocol) == Some(Protocol::Tls);
+    let chain = |service: &Service| {
+        let Client { namespace, labels, address, .. } = client;
+        let destinations = &service.addresses;
+        let asker = Asker { gateway: MESH, namespace, labels, port, address, destinations };
+        let rules = mesh.rules.for_host(&service.host, client.namespace, Some(way.rules()));
+        let written =
+            rules.and_then(|rules| rules.tunnel(&service.host, Protocol::Tcp, &asker, &mesh.registry));
+        let target = written
+            .map_or_else(|| Target::Cluster(cluster_name(port, "", &service.host)), |(target, _)| target);
+        let clusters = match target {
+            Target::Weighted(all) => all,
+            other => other.clusters().map(|name| only(name.to_owned())).collect(),
+        };
+        let names = if by_name { vec![service.host.clone()] } else { Vec::new() };
+        FilterChain {
+            name: service.host.clone(),
+            condition: ChainMatch { server_names: names, ..condition.clone() },
+            tls: None,
+            network: Network::Tcp(mesh.connections.tcp(&service.host, clusters)),
+        }
+    };
+    seen.take(if by_name { usize::MAX } else { 1 }).map(chain).collect()
 }
 
 /// CONNECT, ended here.

@@ -5,13 +5,15 @@ use api::networking::{ConnectionPoolSettings, OutlierDetection as Written, TcpKe
 use model::cluster::{Connections, Keepalive, Pings};
 use model::limits::{Limits, RetryBudget, Thresholds};
 use model::outlier::{OutlierDetection, Trigger};
+use std::time::Duration;
 
 /// Percent of requests that may be retries where a budget does not say.
 const BUDGET_PERCENT: f64 = 20.0;
 /// Retries that a budget always allows where it does not say.
 const BUDGET_MINIMUM: u32 = 3;
 /// The budget where nobody says anything: a fifth of what is under way, and a hundred where little is.
-const USUAL_BUDGET: RetryBudget = RetryBudget { percent: BUDGET_PERCENT, minimum: 100 };
+const USUAL_BUDGET: RetryBudget =
+    RetryBudget { percent: BUDGET_PERCENT, minimum: 100, interval: Duration::ZERO };
 /// Failures in a row where nobody says how many.
 const IN_A_ROW: u32 = 5;
 
@@ -28,6 +30,7 @@ pub(super) fn limits(policy: &Policy) -> Limits {
             0 => BUDGET_MINIMUM,
             minimum => minimum,
         },
+        interval: budget.budget_interval.unwrap_or_default(),
     });
     let budget = budget.or(usual);
     let default = Thresholds {
@@ -106,7 +109,6 @@ pub(super) fn panic_threshold(written: Option<&Written>) -> f64 {
 mod tests {
     use super::*;
     use api::networking::HttpSettings;
-    use std::time::Duration;
 
     #[test]
     fn outlier_detection_is_five_in_a_row_for_thirty_seconds_and_at_most_a_tenth() {

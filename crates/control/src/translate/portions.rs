@@ -4,6 +4,7 @@
 use super::authentication::is_subset;
 use super::captured::{self, CapturedMaker};
 use super::clusters::{ClusterMaker, ClusterSet};
+use super::connection::sample;
 use super::edge::EdgeMaker;
 use super::outbound::TableMaker;
 use super::policy::{Chosen, Client};
@@ -295,6 +296,14 @@ impl Mesh {
                     listeners.push(listener);
                 }
             }
+        }
+        for listener in outbound::bound(self, node, client) {
+            if listeners.iter().all(|known| known.name != listener.name) {
+                listeners.push(listener);
+            }
+        }
+        if let Some(percent) = self.deployments.sampling(&node.namespace, client.labels) {
+            listeners.iter_mut().for_each(|listener| sample(listener, percent));
         }
         let (known_listeners, known_clusters) =
             before.map(|own| (&own.listeners[..], &own.clusters[..])).unwrap_or_default();

@@ -343,6 +343,13 @@ fn entry_service(
             identities.extend(sources.identity(namespace, &written.service_account));
         }
         workloads.push(Arc::new(Workload::of(object, &object.meta.name, written)));
+        if written.address.starts_with("unix:") {
+            let message = format!(
+                "`{}` is left out: sockets in the file system are not supported yet",
+                written.address
+            );
+            found.push(object.warning("spec.endpoints", message).help("write an IP address"));
+        }
     }
     let discovery = discovery(object, entry, &host, field, found);
     if matches!(discovery, Discovery::Dns | Discovery::DnsOne) && workloads.is_empty() {

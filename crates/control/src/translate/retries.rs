@@ -2,7 +2,7 @@
 
 use super::place::Place;
 use api::networking::HttpRetry;
-use model::retry::{BACK_OFF_BASE, RetryConditions, RetryPolicy};
+use model::retry::{BACK_OFF_BASE, RetryConditions, RetryExtras, RetryPolicy};
 
 /// Conditions of retries that are written without any: Istio's, and what is safe besides.
 const WRITTEN_RETRY_ON: &str =
@@ -64,6 +64,11 @@ pub(super) fn retry_policy(written: &HttpRetry, field: &str, place: &mut Place<'
         back_off_max: base.saturating_mul(10),
         avoid_previous_hosts: avoid,
         host_picks: if avoid { HOST_PICKS } else { 1 },
-        more: None,
+        more: (written.retry_remote_localities == Some(true)).then(|| Box::new(elsewhere())),
     }
+}
+
+/// Other places are preferred after two tries, as in Istio.
+fn elsewhere() -> RetryExtras {
+    RetryExtras { leaves_priorities_after: Some(2), ..RetryExtras::default() }
 }

@@ -56,6 +56,7 @@ struct Content {
     ways: Vec<Way>,
     /// Positions of the services whose clusters are sent, with the ports that are.
     clusters: BTreeMap<usize, Ports>,
+    /// What happens to connections that lead to nothing that is declared, where it is said.
     unknown_hosts: Option<OutboundTrafficMode>,
 }
 
@@ -68,6 +69,8 @@ pub(super) struct Way {
     pub(super) protocol: String,
     /// It has a listener of its own.
     pub(super) bind: Option<Bind>,
+    /// Its position in the Sidecar.
+    pub(super) at: usize,
     services: BTreeSet<usize>,
     rules: BTreeSet<usize>,
 }
@@ -138,6 +141,7 @@ impl Scopes {
             scopes.by_namespace.entry(object.namespace().to_owned()).or_default().push(at);
             scopes.all.push(Written { object: object.clone(), spec: spec.clone() });
             tell(object, spec, found);
+            super::ingress::unsupported(object, spec, found);
         }
         if !scopes.all.is_empty() {
             for (at, service) in registry.services() {
@@ -181,7 +185,7 @@ impl Scopes {
         if let Some(scope) = made.by_sidecar.get(&key) {
             return scope.clone();
         }
-        let scope = (!written.spec.is_about_everything()).then(|| {
+        let scope = (!is_about_everything(&written.spec)).then(|| {
             let maker = Maker { scopes: self, namespace, registry, rules };
             let object = &written.object;
             let name = format!("{}/{}@{namespace}", object.namespace(), object.meta.name);
@@ -207,19 +211,13 @@ impl Written {
     }
 }
 
-/// What a Sidecar says of the mesh as a whole.
-trait Breadth {
-    fn is_about_everything(&self) -> bool;
-}
-
-impl Breadth for Sidecar {
-    fn is_about_everything(&self) -> bool {
-        let everything = |way: &IstioEgressListener| {
-            way.port.is_none() && way.bind.is_empty() && way.hosts.iter().any(|host| host == "*/*")
-        };
-        self.outbound_traffic_policy.is_none()
-            && (self.egress.is_empty() || matches!(self.egress.as_slice(), [way] if everything(way)))
-    }
+/// Whether its workloads see everything that is exported to them.
+fn is_about_everything(sidecar: &Sidecar) -> bool {
+    let everything = |way: &IstioEgressListener| {
+        way.port.is_none() && way.bind.is_empty() && way.hosts.iter().any(|host| host == "*/*")
+    };
+    sidecar.outbound_traffic_policy.is_none()
+        && (sidecar.egress.is_empty() || matches!(sidecar.egress.as_slice(), [way] if everything(way)))
 }
 
 /// What a Sidecar asks for that cannot be.
@@ -250,7 +248,7 @@ impl Maker<'_> {
             [] => std::slice::from_ref(&all),
             written => written,
         };
-        for (way, is_reachable) in written.iter().map(|way| self.way(way)) {
+        for (way, is_reachable) in written.iter().enumerate().map(|(at, way)| self.way(at, way)) {
             if !is_reachable {
                 continue;
             }
@@ -265,7 +263,7 @@ impl Maker<'_> {
     }
 
     /// The way out that is written, and whether anything can listen there.
-    fn way(&self, written: &IstioEgressListener) -> (Way, bool) {
+    fn way(&self, at: usize, written: &IstioEgressListener) -> (Way, bool) {
         let port = written.port.as_ref();
         let bind = match written.bind.as_str() {
             "" if written.capture_mode == "NONE" && port.is_some() => Ok(Some(Bind::Loopback)),
@@ -277,6 +275,7 @@ impl Maker<'_> {
             port: port.map(|port| port.number).filter(|port| *port != 0),
             protocol: port.map(|port| port.protocol.clone()).unwrap_or_default(),
             bind: bind.unwrap_or_default(),
+            at,
             services: BTreeSet::new(),
             rules: BTreeSet::new(),
         };
@@ -380,13 +379,13 @@ impl Scope {
         self.content.clusters.iter().map(|(at, ports)| (*at, ports))
     }
 
+    /// What happens to connections that lead to nothing that is declared, where it says so.
+    pub(super) fn unknown_hosts(&self) -> Option<OutboundTrafficMode> {
+        self.content.unknown_hosts
+    }
+
     /// Whether requests for this port of a service may be sent.
     pub(super) fn reaches(&self, at: usize, port: &Port) -> bool {
         self.way(port.number).is_some_and(|way| way.leads_to(at, port.number))
-    }
-
-    /// What happens to requests for hosts that nobody declares, where it says so.
-    pub(super) fn unknown_hosts(&self) -> Option<OutboundTrafficMode> {
-        self.content.unknown_hosts
     }
 }

@@ -1,6 +1,7 @@
 //! Workloads: what a service's traffic ends at. From WorkloadEntries, and from the endpoints written in ServiceEntries.
 
 use super::authentication::is_subset;
+use super::template::{Templates, healthy_entries};
 use crate::node::{APPLICATION_PORTS, GATEWAY_PORTS, application_ports, locality};
 use crate::world::World;
 use api::networking::WorkloadEntry;
@@ -42,7 +43,15 @@ pub(super) struct Workload {
 impl Workload {
     /// The workload a WorkloadEntry stands for; `object` is the resource in which it is written.
     pub(super) fn of(object: &Object, name: &str, entry: &WorkloadEntry) -> Self {
-        let annotations = &object.meta.annotations;
+        Self::annotated(object, name, entry, &object.meta.annotations)
+    }
+
+    fn annotated(
+        object: &Object,
+        name: &str,
+        entry: &WorkloadEntry,
+        annotations: &BTreeMap<String, String>,
+    ) -> Self {
         let outside = |map: &BTreeMap<String, String>| map.get(INJECT).is_some_and(|v| v == "false");
         let ports =
             |name: &str| annotations.get(name).map(|text| application_ports(text)).unwrap_or_default();
@@ -102,14 +111,15 @@ impl Workloads {
     /// The workloads of a world. Groups of which nothing changed are taken from `before`.
     pub(super) fn of(world: &World, before: Option<&Self>) -> Self {
         let mut entries: HashMap<&str, Vec<&Arc<Object>>> = HashMap::new();
-        for (object, _) in world.workload_entries() {
+        let templates = Templates::of(world);
+        for object in healthy_entries(world) {
             entries.entry(object.namespace()).or_default().push(object);
         }
         let group = |(namespace, entries): (&str, Vec<&Arc<Object>>)| {
             let known = before.and_then(|before| before.by_namespace.get(namespace));
             let group = match known.filter(|group| group.is_of(&entries)) {
                 Some(group) => group.clone(),
-                None => Arc::new(Group::of(&entries)),
+                None => Arc::new(Group::of(&entries, &templates)),
             };
             (namespace.to_owned(), group)
         };
@@ -134,13 +144,14 @@ impl Workloads {
 }
 
 impl Group {
-    fn of(entries: &[&Arc<Object>]) -> Self {
+    fn of(entries: &[&Arc<Object>], templates: &Templates<'_>) -> Self {
         let mut group =
             Self { entries: entries.iter().map(|entry| Arc::clone(entry)).collect(), ..Self::default() };
         for object in entries {
             if let Spec::WorkloadEntry(entry) = &object.spec {
                 let name = object.meta.annotations.get(WORKLOAD).unwrap_or(&object.meta.name);
-                group.add(Workload::of(object, name, entry));
+                let (entry, annotations) = templates.fill(object, entry);
+                group.add(Workload::annotated(object, name, &entry, &annotations));
             }
         }
         group

@@ -283,7 +283,9 @@ fn action(a: &Action) -> String {
 fn retries(r: &RetryPolicy) -> String {
     let codes = r.conditions.status_codes.as_ref().map(|c| format!(" {c:?}")).unwrap_or_default();
     let each = r.per_try_timeout.map(|t| format!(" each {t:?}")).unwrap_or_default();
-    format!("{}x({}{codes}{each} picks {})", r.retries, r.conditions.tokens(), r.host_picks)
+    let after = r.more.as_ref().and_then(|more| more.leaves_priorities_after);
+    let leaves = after.map(|after| format!(" elsewhere after {after}")).unwrap_or_default();
+    format!("{}x({}{codes}{each} picks {}{leaves})", r.retries, r.conditions.tokens(), r.host_picks)
 }
 
 pub(crate) fn cluster(out: &mut String, c: &Cluster) {
@@ -306,13 +308,14 @@ pub(crate) fn cluster(out: &mut String, c: &Cluster) {
         c.connect_timeout,
         from(c.provenance.as_ref())
     );
-    let budget = RetryBudget { percent: 20.0, minimum: 100 };
+    let budget = RetryBudget { percent: 20.0, minimum: 100, ..Default::default() };
     let mut usual = Limits::default();
     if c.limits.default.retry_budget == Some(budget) {
         usual.default.retry_budget = Some(budget);
     }
     said(out, "limits", &c.limits, &usual);
     said(out, "outliers", &c.outlier_detection, &None);
+    said(out, "proxy header", &c.proxy_header, &None);
     said(out, "errors", &c.error_statuses, &Vec::new());
     said(out, "spread", &c.spread, &Default::default());
     said(out, "connections", &c.connections, &Default::default());

@@ -1,29 +1,32 @@
 //! HTTP/2 with a client. Every limit is set here: the library's own defaults are generous.
 
-use super::answered::Answered;
 use super::stage::Stage;
 use super::{Lifetime, Refusals, Visit};
-use crate::framing::Rule;
-use crate::record::Telemetry;
-use crate::request::{self, AnswerBody};
+use crate::request::{self, AnswerBody, Context};
 use crate::snapshot::HttpState;
+use crate::wire::Incoming;
+use crate::wire::http1::{Rule, date};
+use crate::wire::http2::{Duplex, Received, send};
 use bytes::Bytes;
-use futures_util::FutureExt;
-use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http2::Builder;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use h2::server::{Builder, SendResponse};
+use h2::{Ping, PingPong, RecvStream};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context as Task, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+/// Time for a client to send its preface.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(15);
 /// Requests under way at once.
 const STREAMS: u32 = 100;
 /// Largest header list, as RFC 9113 counts it.
@@ -48,67 +51,133 @@ pub(super) async fn serve<IO>(visit: &mut Visit, http: &Arc<HttpState>, lifetime
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let context = visit.context(http, None);
+    let context = visit.context(http);
+    let refusals = visit.refusals(http);
+    let Ok(Ok(mut connection)) = timeout(HANDSHAKE_TIME, builder().handshake(stream)).await else { return };
+    let mut pings = Pings::new(connection.ping_pong());
     let streams = Rc::new(Streams::default());
-    let (counted, refusals) = (streams.clone(), visit.refusals(http));
-    let service = service_fn(move |request: Request<Incoming>| {
-        let open = Open::new(counted.clone());
-        let (context, refusals) = (context.clone(), refusals.clone());
-        async move {
-            let answer = match request.headers().len() > HEADER_FIELDS {
-                true => too_many_fields(&refusals),
-                // Boxed: what holds this future moves it about, and it is large.
-                false => Box::pin(request::serve(&context, request)).await,
-            };
-            Ok::<_, Infallible>(answer.map(|body| Answered::new(body, open)))
-        }
-    });
-    let executor = LocalExecutor(visit.telemetry().clone());
-    let mut connection = builder(executor).serve_connection(TokioIo::new(stream), service);
-    let mut connection = Pin::new(&mut connection);
+    let mut answering = FuturesUnordered::new();
+    let mut closing = pin!(visit.stage.reached(Stage::Leaving));
+    let mut tick = pin!(sleep_until(Instant::now() + TICK));
     let (mut calls, mut idle_since) = (0, Instant::now());
-    let mut tick = std::pin::pin!(sleep_until(Instant::now() + TICK));
     let mut is_leaving = false;
-    loop {
-        tokio::select! {
-            biased;
-            // What broke off is in the record of the requests it happened to.
-            _ = connection.as_mut() => return,
-            () = visit.stage.reached(Stage::Leaving), if !is_leaving => {
-                is_leaving = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = tick.as_mut() => {
-                let now = Instant::now();
-                if std::mem::replace(&mut calls, streams.calls.get()) != calls || streams.open.get() > 0 {
-                    idle_since = now;
+    std::future::poll_fn(|cx| {
+        // Answers first: what they write goes out when the connection is polled.
+        loop {
+            while let Poll::Ready(Some(())) = answering.poll_next_unpin(cx) {}
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    let open = Open::new(streams.clone());
+                    let answer = answer(context.clone(), refusals.clone(), request, respond, open);
+                    let telemetry = context.local.live().telemetry().clone();
+                    // A panic costs one request, and is counted.
+                    let answer = AssertUnwindSafe(Box::pin(answer)).catch_unwind();
+                    answering.push(answer.map(move |outcome| {
+                        if outcome.is_err() {
+                            telemetry.panicked();
+                        }
+                    }));
                 }
-                let is_idle = http.manager.idle_timeout.is_some_and(|limit| now - idle_since >= limit);
-                if (is_idle || lifetime.is_over(calls)) && !is_leaving {
-                    is_leaving = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                tick.as_mut().reset(now + TICK);
+                // What broke off is in the record of the requests it happened to.
+                Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
+                Poll::Pending => break,
             }
         }
-    }
+        if !is_leaving && closing.as_mut().poll(cx).is_ready() {
+            is_leaving = true;
+            connection.graceful_shutdown();
+            cx.waker().wake_by_ref();
+        }
+        while tick.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if std::mem::replace(&mut calls, streams.calls.get()) != calls || streams.open.get() > 0 {
+                idle_since = now;
+            }
+            let is_idle = http.manager.idle_timeout.is_some_and(|limit| now - idle_since >= limit);
+            if (is_idle || lifetime.is_over(calls)) && !is_leaving {
+                is_leaving = true;
+                connection.graceful_shutdown();
+                cx.waker().wake_by_ref();
+            }
+            tick.as_mut().reset(now + TICK);
+        }
+        pings.poll_silence(cx)
+    })
+    .await;
 }
 
-fn builder(executor: LocalExecutor) -> Builder<LocalExecutor> {
-    let mut builder = Builder::new(executor);
+fn builder() -> Builder {
+    let mut builder = Builder::new();
     builder
-        .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEADER_LIST_SIZE)
         .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(FAULTS)
-        .adaptive_window(false)
-        .initial_stream_window_size(STREAM_WINDOW)
+        .max_local_error_reset_streams(Some(FAULTS))
+        .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(PING.0)
-        .keep_alive_timeout(PING.1);
+        .max_send_buffer_size(SEND_BUFFER);
     builder
+}
+
+/// Answers one request.
+async fn answer(
+    context: Rc<Context>,
+    refusals: Refusals,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    _open: Open,
+) {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    let is_head = request.method() == Method::HEAD;
+    let too_many = request.headers().len() > HEADER_FIELDS;
+    let request = request.map(|stream| {
+        let received = Received::new(stream, length);
+        if received.is_over() { Incoming::Over } else { Incoming::Http2(Box::new(received)) }
+    });
+    let answer = match too_many {
+        true => Some(too_many_fields(&refusals)),
+        false => {
+            let mut serving = pin!(request::serve(&context, request));
+            // A client that resets its stream is gone: the work for it ends.
+            std::future::poll_fn(|cx| match serving.as_mut().poll(cx) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending => respond.poll_reset(cx).map(|_| None),
+            })
+            .await
+        }
+    };
+    let Some(answer) = answer else { return };
+    let (mut head, mut body) = answer.into_parts();
+    complete(&mut head.headers, head.status, &body);
+    if let AnswerBody::Tunnel(mut tunnel) = body {
+        let client = tunnel.take_client();
+        if let (Ok(sending), Incoming::Http2(received)) =
+            (respond.send_response(Response::from_parts(head, ()), false), client)
+        {
+            tunnel.pass(Duplex::new(received.into_stream(), sending)).await;
+        }
+        return;
+    }
+    let is_over = is_head || body.is_end_stream();
+    let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), is_over) else { return };
+    if !is_over {
+        send(&mut body, &mut stream, AnswerBody::poll_upload).await;
+    }
+}
+
+/// What every answer says.
+fn complete(headers: &mut HeaderMap, status: StatusCode, body: &AnswerBody) {
+    headers.remove(CONNECTION);
+    if !headers.contains_key(CONTENT_LENGTH)
+        && !status.is_informational()
+        && status != StatusCode::NO_CONTENT
+        && let Some(length) = body.size_hint().exact().filter(|length| *length > 0)
+    {
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+    if !headers.contains_key(DATE) {
+        headers.insert(DATE, date());
+    }
 }
 
 /// The answer to a request with more fields than anybody needs.
@@ -120,6 +189,37 @@ fn too_many_fields(refusals: &Refusals) -> Response<AnswerBody> {
     *answer.status_mut() = rule.status();
     answer.headers_mut().insert("x-ieum-reason", HeaderValue::from_static(rule.token()));
     answer
+}
+
+/// Asks a silent client whether it is there.
+struct Pings {
+    pings: Option<PingPong>,
+    next: Pin<Box<Sleep>>,
+    is_asked: bool,
+}
+
+impl Pings {
+    fn new(pings: Option<PingPong>) -> Self {
+        Self { pings, next: Box::pin(sleep_until(Instant::now() + PING.0)), is_asked: false }
+    }
+
+    /// Ready when it does not answer.
+    fn poll_silence(&mut self, cx: &mut Task<'_>) -> Poll<()> {
+        let Some(pings) = &mut self.pings else { return Poll::Pending };
+        if self.is_asked && pings.poll_pong(cx).is_ready() {
+            self.is_asked = false;
+            self.next.as_mut().reset(Instant::now() + PING.0);
+        }
+        while self.next.as_mut().poll(cx).is_ready() {
+            if self.is_asked {
+                return Poll::Ready(());
+            }
+            self.is_asked = pings.send_ping(Ping::opaque()).is_ok();
+            self.next.as_mut().reset(Instant::now() + if self.is_asked { PING.1 } else { PING.0 });
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
 }
 
 /// How many requests there were, and are.
@@ -143,20 +243,5 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
-    }
-}
-
-/// Runs a connection's tasks on this thread; a panic in one is counted and costs that one.
-#[derive(Clone)]
-struct LocalExecutor(Arc<Telemetry>);
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        let telemetry = self.0.clone();
-        tokio::task::spawn_local(async move {
-            if AssertUnwindSafe(future).catch_unwind().await.is_err() {
-                telemetry.panicked();
-            }
-        });
     }
 }

@@ -12,6 +12,7 @@ use model::endpoint::Endpoint;
 use model::format::Facts;
 use model::header::RequestHead;
 use model::log_filter::ExchangeFacts;
+use model::metadata::Metadata;
 use model::route::{FilterSettings, Route, Setting, VirtualHost};
 use model::routing::{RouteTable, is_grpc};
 use std::net::SocketAddr;
@@ -192,6 +193,8 @@ pub struct Exchange {
     pub response_start: Option<Instant>,
     /// It is a health check of this proxy, which was answered here.
     pub is_health_check: bool,
+    /// What filters noted of it.
+    pub noted: Metadata,
     recorder: Arc<Recorder>,
     connection: Arc<ConnectionRecord>,
     pub(super) client: SocketAddr,
@@ -237,6 +240,7 @@ impl Exchange {
             request_end: None,
             response_start: None,
             is_health_check: false,
+            noted: Metadata::default(),
             recorder: Arc::clone(recorder),
             connection: Arc::clone(connection),
             client: request.map_or(connection.remote, |r| r.client),

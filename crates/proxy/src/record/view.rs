@@ -133,7 +133,7 @@ impl View<'_> {
             MetadataScope::Listener => {
                 (&exchange.recorder().listener_metadata, exchange.recorder().provenance.as_ref())
             }
-            MetadataScope::Dynamic => return None,
+            MetadataScope::Dynamic => (&exchange.noted, None),
         };
         if let Some(value) = metadata.value(namespace, key) {
             return Some(value.clone());

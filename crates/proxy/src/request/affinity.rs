@@ -46,6 +46,15 @@ impl Stage<'_> {
         Bound { hash: affinity.hash(), cookie }
     }
 
+    /// The number by which one of several clusters is picked: at random, or by what the request is hashed to.
+    pub(super) fn split(&self, forward: &Forward, parts: &Parts) -> u64 {
+        let hash = match forward.splits_by_hash {
+            true => self.bind(&forward.hash_policies, parts).hash,
+            false => None,
+        };
+        hash.unwrap_or_else(|| self.context.local.random())
+    }
+
     /// A value for a client that has none, by which it is hashed from now on.
     fn give_cookie(&self, wanted: &AffinityCookie, cookie: &mut Option<HeaderValue>) -> Option<u64> {
         wanted.ttl?;

@@ -2,7 +2,9 @@
 
 use super::head::Head;
 use super::passing::UpstreamBody;
+use super::tunnel::Tunnel;
 use crate::failure::Failure;
+use crate::wire::WireError;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, SERVER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -31,13 +33,24 @@ pub enum AnswerBody {
     Whole(Option<Bytes>),
     /// What the endpoint sends.
     Upstream(Box<UpstreamBody>),
+    /// There is none: what follows the head is a tunnel's.
+    Tunnel(Box<Tunnel>),
+}
+
+impl AnswerBody {
+    /// Sends on what is left of the request: for as long as the client takes nothing of the answer.
+    pub(crate) fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if let Self::Upstream(body) = self {
+            body.poll_upload(cx);
+        }
+    }
 }
 
 /// An answer's body that breaks off.
 #[derive(Debug)]
 pub enum BodyError {
     /// The endpoint broke it off.
-    Upstream(hyper::Error),
+    Upstream(WireError),
     /// It took longer than the route allows.
     Timeout,
     /// Nothing moved for longer than allowed.
@@ -65,7 +78,7 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
+            Self::Empty | Self::Tunnel(_) => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Self::Upstream(body) => body.poll(cx),
         }
@@ -73,7 +86,7 @@ impl Body for AnswerBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Empty => true,
+            Self::Empty | Self::Tunnel(_) => true,
             Self::Whole(bytes) => bytes.is_none(),
             Self::Upstream(body) => body.is_done(),
         }
@@ -81,7 +94,7 @@ impl Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Empty => SizeHint::with_exact(0),
+            Self::Empty | Self::Tunnel(_) => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Upstream(body) => body.size_hint(),
         }

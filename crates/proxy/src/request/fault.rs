@@ -42,7 +42,7 @@ impl Drop for Active<'_> {
 }
 
 /// The faults for requests on this route, if any.
-fn configured<'t>(http: &'t Arc<HttpState>, taken: &'t RouteTaken) -> Option<&'t Fault> {
+pub(super) fn configured<'t>(http: &'t Arc<HttpState>, taken: &'t RouteTaken) -> Option<&'t Fault> {
     let placed = http.manager.filters.fault.as_ref()?;
     match taken.filter_setting(|settings| settings.fault.as_ref()) {
         Some(Setting::Disabled) => None,
@@ -55,11 +55,11 @@ impl Stage<'_> {
     /// Holds the request back, if it is to be; returns what it is to be answered with here.
     pub(super) async fn suffer(
         &self,
+        fault: &Fault,
         exchange: &mut Exchange,
         taken: &RouteTaken,
         parts: &Parts,
     ) -> Option<AbortAnswer> {
-        let fault = configured(self.http, taken)?;
         let decision = self.decide(fault, taken, parts)?;
         let _active = Active::begin(self.http, fault)?;
         if let Some(delay) = decision.delay {
@@ -89,7 +89,6 @@ impl Stage<'_> {
         parts: &Parts,
         fault: AbortAnswer,
     ) -> Response<AnswerBody> {
-        self.close_gate();
         exchange.details = TOKEN;
         exchange.flags = if exchange.flags == "DI" { "DI,FI" } else { "FI" };
         let (status, grpc_status) = match fault {

@@ -14,11 +14,10 @@ use crate::failure::Failure;
 use crate::record::{Exchange, RouteTaken};
 use crate::snapshot::{ClusterState, EndpointState};
 use crate::upstream::Replay;
+use crate::wire::Incoming;
 use http::header::{CONNECTION, HeaderName, SERVER, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use model::balance::Criteria;
 use model::rewrite::rewritten_path;
 use model::route::{Forward, HostRewrite, RouteMatch, Target, Upgrade, WeightedCluster};
@@ -75,7 +74,7 @@ impl Stage<'_> {
         mut parts: Parts,
         body: Incoming,
     ) -> Response<AnswerBody> {
-        let weighted = forward.target.pick_weighted(self.context.local.random());
+        let weighted = forward.target.pick_weighted(self.split(forward, &parts));
         let name = cluster_name(&forward.target, weighted, &parts.headers);
         let Some(cluster) = self.snapshot.cluster(&name, self.context.local.random()) else {
             let edits = Edits { taken, weighted, parts: &parts };
@@ -84,7 +83,11 @@ impl Stage<'_> {
         exchange.cluster = Some(cluster.config.clone());
         // Whether the peer is told who we are depends on the cluster.
         exchange.edit_request(&mut parts.headers, self.context.local.random());
-        let Bound { hash, cookie } = match forward.hash_policies.as_slice() {
+        let policies = match cluster.config.hash_policies.as_slice() {
+            [] => forward.hash_policies.as_slice(),
+            own => own,
+        };
+        let Bound { hash, cookie } = match policies {
             [] => Bound::default(),
             policies => self.bind(policies, &parts),
         };
@@ -100,13 +103,14 @@ impl Stage<'_> {
         let subset = subset(forward, weighted);
         let plan = Plan { taken, forward, weighted, cluster, hash, destination, session, subset };
         if parts.method == Method::CONNECT {
-            return self.connect(exchange, &plan, &mut parts).await;
+            return Box::pin(self.connect(exchange, &plan, &parts, body)).await;
         }
         let mut out = Outbound::new(&self.head);
         self.mutate_request(&exchange, taken, &mut parts, &mut out);
         self.edit_request(&exchange, taken, weighted, &mut parts, &mut out);
         let host_from_endpoint = self.rewrite(&exchange, &plan, &mut parts, &mut out);
-        let upgrade = self.granted_upgrade(forward, &mut parts);
+        self.requote(&parts, &out);
+        let upgrade = self.granted_upgrade(forward);
         let replay = Replay::new(body);
         let tally = replay.tally().clone();
         if !forward.mirrors.is_empty() && upgrade.is_none() {
@@ -120,15 +124,10 @@ impl Stage<'_> {
         if let Some(timeout) = forward.grpc_timeout {
             shorten(timeout, &mut parts.headers);
         }
-        let message = Message {
-            parts: &mut parts,
-            out,
-            upgrade: upgrade.as_ref().map(|(protocol, _)| protocol.clone()),
-            host_from_endpoint,
-        };
+        let message = Message { parts: &mut parts, out, upgrade: upgrade.clone(), host_from_endpoint };
         let mut deadline = deadline;
         if let Some(max) = self.body_limit(taken)
-            && let Err(cause) = bounded(read_whole(&replay, max), &mut deadline, &tally).await
+            && let Err(cause) = bounded(Box::pin(read_whole(&replay, max)), &mut deadline, &tally).await
         {
             return self.refuse_on_route(exchange, cause, Edits { taken, weighted, parts: message.parts });
         }
@@ -149,7 +148,6 @@ impl Stage<'_> {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     return self.tunnel(exchange, &plan, parts, response, lease, upgrade);
                 }
-                self.close_gate();
                 let (mut head, body) = response.into_parts();
                 self.finish_head(&mut exchange, &plan, parts, &mut head.headers, head.status);
                 if let Some(cookie) = cookie {
@@ -238,21 +236,16 @@ impl Stage<'_> {
         from_endpoint
     }
 
-    /// The protocol that the request may switch to, with the client's side of the tunnel. An upgrade that nothing allows is
-    /// left out of the request, which is then answered as any other (RFC 9110, 7.8 lets a server ignore it).
-    fn granted_upgrade(&self, forward: &Forward, parts: &mut Parts) -> Option<(HeaderValue, OnUpgrade)> {
-        let granted = self.head.upgrade.clone().filter(|protocol| {
+    /// The protocol that the request may switch to. An upgrade that nothing allows is left out of the request, which is
+    /// then answered as any other (RFC 9110, 7.8 lets a server ignore it).
+    fn granted_upgrade(&self, forward: &Forward) -> Option<HeaderValue> {
+        self.head.upgrade.clone().filter(|protocol| {
             let allows = |upgrades: &[Upgrade]| {
                 let of = |u: &&Upgrade| protocol.as_bytes().eq_ignore_ascii_case(u.protocol.as_bytes());
                 upgrades.iter().find(of).map(|u| u.enabled)
             };
             allows(&forward.upgrades).or_else(|| allows(&self.http.manager.upgrades)).unwrap_or(false)
-        });
-        let granted = granted.and_then(|protocol| Some((protocol, parts.extensions.remove::<OnUpgrade>()?)));
-        if granted.is_none() {
-            self.close_gate();
-        }
-        granted
+        })
     }
 
     /// Makes an endpoint's head ours.

@@ -377,7 +377,7 @@ fn request_id(
         }
     }
     let digits = uuid(random(), random());
-    let id = String::from_utf8_lossy(&digits).into_owned();
+    let id = std::str::from_utf8(&digits).unwrap_or_default();
     if let (true, Ok(value)) = (manager.makes_request_id, HeaderValue::from_bytes(&digits)) {
         headers.insert(REQUEST_ID, value);
     }
@@ -387,17 +387,15 @@ fn request_id(
 /// RFC 9562, 5.4, from 128 random bits.
 fn uuid(high: u64, low: u64) -> [u8; 36] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    const DASHES: [usize; 4] = [8, 13, 18, 23];
+    /// Where the two digits of each byte go, between the dashes.
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let high = (high & !0xf000) | 0x4000;
     let low = (low & !(0b11 << 62)) | (0b10 << 62);
-    let bits = (u128::from(high) << 64) | u128::from(low);
+    let bytes = ((u128::from(high) << 64) | u128::from(low)).to_be_bytes();
     let mut text = [b'-'; 36];
-    let mut shift = 128;
-    for (at, place) in text.iter_mut().enumerate() {
-        if !DASHES.contains(&at) {
-            shift -= 4;
-            *place = DIGITS[((bits >> shift) & 0xf) as usize];
-        }
+    for (byte, at) in bytes.into_iter().zip(PLACES) {
+        text[at] = DIGITS[usize::from(byte >> 4)];
+        text[at + 1] = DIGITS[usize::from(byte & 0xf)];
     }
     text
 }

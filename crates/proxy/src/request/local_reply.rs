@@ -1,9 +1,9 @@
 //! What answers of our own are made to look like, where that is configured (`local_reply_config`). Which answers, and
 //! how, is said in `model::local_reply`.
 
+use super::Stage;
 use super::answer::Answer;
 use super::edits::apply_fields;
-use super::{Stage, quoted};
 use crate::record::Exchange;
 use bytes::Bytes;
 use http::HeaderName;
@@ -43,8 +43,7 @@ impl Stage<'_> {
         if replies.is_empty() || exchange.details == "cors_response" {
             return;
         }
-        let Some(request) = &self.quoted else { return };
-        let head = quoted::view(request, &self.head);
+        let Some(head) = self.quotable() else { return };
         exchange.status = answer.status();
         let mapper = replies.mapper(&exchange.conditions(&head));
         let is_grpc = answer.headers_mut().get(CONTENT_TYPE).is_some_and(|v| v == "application/grpc");

@@ -1,9 +1,9 @@
 //! Edits that the filter `header_mutation` makes to requests and answers, those made before a route is looked for, and
 //! those to copies. What they say is `model::mutation`'s.
 
+use super::Stage;
 use super::edits::{Outbound, apply, apply_fields, filled};
 use super::head::Head;
-use super::{Stage, quoted};
 use crate::record::{Exchange, RouteTaken};
 use http::HeaderMap;
 use http::request::Parts;
@@ -74,12 +74,11 @@ impl Stage<'_> {
         taken: Option<&RouteTaken>,
         headers: &mut HeaderMap,
     ) {
-        let Some(request) = &self.quoted else { return };
+        let Some(request) = self.quotable() else { return };
         for mutation in self.mutations(taken).iter().flat_map(|mutations| &mutations.response) {
             match mutation {
                 Mutation::Set(edit) => {
-                    let value =
-                        filled(&edit.value, exchange, &quoted::view(request, &self.head), Some(headers));
+                    let value = filled(&edit.value, exchange, &request, Some(headers));
                     apply(edit, value, headers, None);
                 }
                 other => remove(other, headers),

@@ -5,9 +5,9 @@ use super::limits::Deadline;
 use crate::failure::Failure;
 use crate::record::Exchange;
 use crate::upstream::{BodyTally, Lease};
+use crate::wire::Incoming;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -88,6 +88,10 @@ impl UpstreamBody {
                 Poll::Ready(Some(Err(BodyError::Upstream(error))))
             }
         }
+    }
+
+    pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        self.inner.poll_upload(cx);
     }
 
     pub(super) fn is_done(&self) -> bool {

@@ -11,11 +11,11 @@ use crate::failure::Failure;
 use crate::record::{Exchange, UpstreamRecord};
 use crate::snapshot::{EndpointState, Permit, Wish};
 use crate::upstream::{BodyTally, ConnectError, Lease, Outgoing, Replay, Sent};
+use crate::wire::{Incoming, WireError};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, UPGRADE};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Response, Uri, Version};
-use hyper::body::Incoming;
 use model::outlier::Verdict;
 use model::retry::{RetryPolicy, TryOutcome};
 use std::sync::Arc;
@@ -138,14 +138,14 @@ impl<'t> Tries<'t> {
             let pause = self.asked_pause.take();
             let random = self.stage.context.local.random();
             let pause = pause.unwrap_or_else(|| policy.back_off(policy.retries - left, random));
-            tokio::time::sleep(pause).await;
+            Box::pin(tokio::time::sleep(pause)).await;
         }
     }
 
     async fn once(&mut self, exchange: &mut Exchange, may_retry: bool) -> Result<Exchanged, TryFailed> {
         let limit = self.policy.and_then(try_limit);
         let Some((limit, failure)) = limit else { return self.attempt(exchange, may_retry).await };
-        match tokio::time::timeout(limit, self.attempt(exchange, may_retry)).await {
+        match tokio::time::timeout(limit, Box::pin(self.attempt(exchange, may_retry))).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 self.report(Verdict::TimedOut);
@@ -366,12 +366,12 @@ impl<'t> Tries<'t> {
     }
 
     /// A try that ended without an answer.
-    fn broken(&self, endpoint: &EndpointState, error: &hyper::Error) -> TryFailed {
-        let detail = Some(format!("{}: {}", endpoint.address, chain(error)));
+    fn broken(&self, endpoint: &EndpointState, error: &WireError) -> TryFailed {
+        let detail = Some(format!("{}: {error}", endpoint.address));
         if self.replay.has_failed() {
             return TryFailed { failure: Failure::ClientGone, detail, retry: false };
         }
-        let refused = is_refused(error);
+        let refused = error.is_refusal();
         if !refused {
             self.report(Verdict::Broken);
         }
@@ -379,7 +379,7 @@ impl<'t> Tries<'t> {
             true => TryOutcome::RefusedStream,
             false => TryOutcome::Reset { request_sent: true },
         };
-        let failure = if error.is_parse() { Failure::UpstreamProtocol } else { Failure::UpstreamReset };
+        let failure = if error.is_protocol() { Failure::UpstreamProtocol } else { Failure::UpstreamReset };
         TryFailed { failure, detail, retry: self.wants(outcome) }
     }
 }
@@ -393,31 +393,6 @@ impl Message<'_> {
 /// Whether a request of this method says that it has no body, where it has none, as Envoy does.
 fn expects_body(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT)
-}
-
-/// An error with what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
-}
-
-/// Whether the endpoint says that it did not begin: it refused the stream, or left with a GOAWAY that leaves it out
-/// (RFC 9113, 8.7).
-fn is_refused(error: &hyper::Error) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(inner) = source {
-        if let Some(h2) = inner.downcast_ref::<h2::Error>() {
-            return h2.reason() == Some(h2::Reason::REFUSED_STREAM) || (h2.is_go_away() && h2.is_remote());
-        }
-        source = inner.source();
-    }
-    false
 }
 
 /// Runs `tries` until a limit is reached.

@@ -1,5 +1,5 @@
-//! Tunnels: an endpoint that switched protocols, and CONNECT ended here. Bytes are passed on both ways until both sides
-//! are done; the record is written then.
+//! Tunnels: an endpoint that switched protocols, and CONNECT ended here. The answer brings the tunnel with it; whoever
+//! owns the client's connection passes its bytes through it, and the record is written when both sides are done.
 
 use super::answer::{Answer, AnswerBody};
 use super::forward::Plan;
@@ -7,13 +7,12 @@ use super::{Cause, Stage};
 use crate::failure::Failure;
 use crate::record::{Exchange, UpstreamRecord};
 use crate::snapshot::EndpointState;
-use crate::upstream::{Connected, Lease, connect};
+use crate::stream::Prefixed;
+use crate::upstream::{Connected, Lease, Stream, connect};
+use crate::wire::Incoming;
 use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderValue, Response};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use model::route::Upgrade;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,6 +23,52 @@ const BUFFER: usize = 16 * 1024;
 /// Endpoints tried for one CONNECT.
 const CONNECT_TRIES: usize = 3;
 
+/// A tunnel that is agreed on: it begins when its client has the answer's head.
+pub struct Tunnel {
+    exchange: Option<Box<Exchange>>,
+    endpoint: Prefixed<Stream>,
+    /// What the client sends, where that is a body.
+    client: Incoming,
+    _hold: Hold,
+}
+
+/// What counts as in use while the tunnel is.
+enum Hold {
+    Lease { _lease: Box<Lease> },
+    Endpoint { _active: Arc<EndpointState> },
+}
+
+impl Tunnel {
+    /// What the client sends, where that is a body and not the connection's own bytes.
+    pub(crate) fn take_client(&mut self) -> Incoming {
+        std::mem::replace(&mut self.client, Incoming::Over)
+    }
+
+    /// Passes the bytes until both sides are done.
+    pub(crate) async fn pass(mut self, mut client: impl AsyncRead + AsyncWrite + Unpin) {
+        let passed =
+            tokio::io::copy_bidirectional_with_sizes(&mut client, &mut self.endpoint, BUFFER, BUFFER).await;
+        let Some(mut exchange) = self.exchange.take() else { return };
+        match passed {
+            Ok((received, sent)) => {
+                exchange.bytes_received = received;
+                exchange.bytes_sent = sent;
+            }
+            Err(error) => exchange.transport_failure = Some(error.to_string()),
+        }
+        exchange.finish();
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        let Some(mut exchange) = self.exchange.take() else { return };
+        exchange.flags = Failure::ClientGone.outcome().flags;
+        exchange.details = Failure::ClientGone.outcome().token;
+        exchange.finish();
+    }
+}
+
 impl Stage<'_> {
     /// The endpoint agreed to switch protocols: so do we, and the bytes pass.
     pub(super) fn tunnel(
@@ -32,10 +77,10 @@ impl Stage<'_> {
         plan: &Plan<'_>,
         parts: &Parts,
         response: Response<Incoming>,
-        lease: Lease,
-        upgrade: Option<(HeaderValue, OnUpgrade)>,
+        mut lease: Lease,
+        upgrade: Option<HeaderValue>,
     ) -> Response<AnswerBody> {
-        let Some((protocol, client)) = upgrade else {
+        let (Some(protocol), Some(endpoint)) = (upgrade, lease.take_stream()) else {
             // Nobody asked for a switch.
             let cause = Cause::new(Failure::UpstreamProtocol, "unasked switch of protocols");
             return self.refuse_on_route(exchange, cause, plan.edits(parts));
@@ -45,20 +90,9 @@ impl Stage<'_> {
         self.finish_head(&mut exchange, plan, parts, &mut headers, status);
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.entry(UPGRADE).or_insert(protocol);
-        let endpoint = hyper::upgrade::on(response);
-        if let Some(gate) = &self.context.gate {
-            gate.allow();
-        }
-        tokio::task::spawn_local(async move {
-            let _lease = lease;
-            match tokio::try_join!(client, endpoint) {
-                Ok((client, endpoint)) => {
-                    pass(exchange, TokioIo::new(client), TokioIo::new(endpoint)).await;
-                }
-                Err(error) => finish(exchange, Some(error.to_string())),
-            }
-        });
-        let mut answer = Response::new(AnswerBody::Empty);
+        let hold = Hold::Lease { _lease: Box::new(lease) };
+        let tunnel = Tunnel { exchange: Some(exchange), endpoint, client: Incoming::Over, _hold: hold };
+        let mut answer = Response::new(AnswerBody::Tunnel(Box::new(tunnel)));
         *answer.status_mut() = status;
         *answer.headers_mut() = headers;
         answer
@@ -69,16 +103,16 @@ impl Stage<'_> {
         &self,
         mut exchange: Box<Exchange>,
         plan: &Plan<'_>,
-        parts: &mut Parts,
+        parts: &Parts,
+        client: Incoming,
     ) -> Response<AnswerBody> {
         let is_connect = |u: &&Upgrade| u.protocol.eq_ignore_ascii_case("connect") && u.enabled;
         let granted = plan.forward.upgrades.iter().find(is_connect);
         let granted = granted.or_else(|| self.http.manager.upgrades.iter().find(is_connect));
-        let client = parts.extensions.remove::<OnUpgrade>();
-        let (Some(true), Some(client)) = (granted.map(|g| g.terminate_connect), client) else {
+        if !granted.is_some_and(|g| g.terminate_connect) {
             let cause = Cause::new(Failure::UpgradeNotAllowed, "CONNECT is not allowed on this route");
             return self.refuse_on_route(exchange, cause, plan.edits(parts));
-        };
+        }
         let (connected, endpoint) = match self.connect_some(&mut exchange, plan).await {
             Ok(connected) => connected,
             Err(cause) => return self.refuse_on_route(exchange, cause, plan.edits(parts)),
@@ -91,17 +125,10 @@ impl Stage<'_> {
         let mut response = answer.into_response(self.http.server.as_ref());
         exchange.edit_response(response.headers_mut());
         exchange.answered(200, response.headers());
-        if let Some(gate) = &self.context.gate {
-            gate.allow();
-        }
-        tokio::task::spawn_local(async move {
-            let _active = endpoint;
-            match client.await {
-                Ok(client) => pass(exchange, TokioIo::new(client), connected.stream).await,
-                Err(error) => finish(exchange, Some(error.to_string())),
-            }
-        });
-        response
+        let hold = Hold::Endpoint { _active: endpoint };
+        let endpoint = Prefixed::new(connected.stream);
+        let tunnel = Tunnel { exchange: Some(exchange), endpoint, client, _hold: hold };
+        response.map(|_| AnswerBody::Tunnel(Box::new(tunnel)))
     }
 
     async fn connect_some(
@@ -138,27 +165,4 @@ impl Stage<'_> {
         }
         Err(last)
     }
-}
-
-async fn pass(
-    mut exchange: Box<Exchange>,
-    mut client: impl AsyncRead + AsyncWrite + Unpin,
-    mut endpoint: impl AsyncRead + AsyncWrite + Unpin,
-) {
-    let passed = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut endpoint, BUFFER, BUFFER).await;
-    match passed {
-        Ok((received, sent)) => {
-            exchange.bytes_received = received;
-            exchange.bytes_sent = sent;
-            finish(exchange, None);
-        }
-        Err(error) => finish(exchange, Some(error.to_string())),
-    }
-}
-
-fn finish(mut exchange: Box<Exchange>, broken: Option<String>) {
-    if broken.is_some() {
-        exchange.transport_failure = broken;
-    }
-    exchange.finish();
 }

@@ -7,10 +7,10 @@ pub use fill::FillError;
 
 use super::mirrors::{Fed, Feed, MirrorSeat, feed};
 use super::watch::Watch;
+use crate::wire::Incoming;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;

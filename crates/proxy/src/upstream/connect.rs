@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use crate::mark;
 use crate::snapshot::{EndpointState, Limited, TransportState};
+use crate::wire::WireError;
 use identity::certificate;
 use identity::handshake::{self, HandshakeError};
 use model::cluster::{Cluster, Keepalive};
@@ -44,7 +45,7 @@ pub enum ConnectError {
     /// The cluster may have no more of these.
     Overflow(Limited),
     /// It was made, and its protocol could not be begun.
-    Protocol(SocketAddr, hyper::Error),
+    Protocol(SocketAddr, WireError),
 }
 
 impl ConnectError {
@@ -93,6 +94,11 @@ impl From<Limited> for ConnectError {
 pub async fn connect(cluster: &Cluster, endpoint: &EndpointState) -> Result<Connected, ConnectError> {
     let address = endpoint.address;
     let limit = cluster.connect_timeout;
+    if cluster.proxy_header.is_some() {
+        // Who is behind it trusts what the header says: without one there is no connection.
+        let reason = "headers of the PROXY protocol towards endpoints are not written yet";
+        return Err(ConnectError::Tcp(address, io::Error::new(io::ErrorKind::Unsupported, reason)));
+    }
     match tokio::time::timeout(limit, establish(endpoint, cluster.connections.keepalive)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ConnectError::Timeout(address, limit)),

@@ -1,11 +1,15 @@
 //! A connection in the hands of one request: sending it, and giving the connection back.
 
 use super::body::Outgoing;
-use super::pool::{EndpointPool, Facts, Http1, Http2};
+use super::connect::Stream;
+use super::http1::Http1;
+use super::http2::Http2;
+use super::pool::{EndpointPool, Facts, Open};
 use super::rest::said_idle_limit;
 use crate::snapshot::{EndpointState, Permit};
+use crate::stream::Prefixed;
+use crate::wire::{Incoming, WireError};
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,12 +24,14 @@ pub struct Lease {
     /// Requests after which the connection is not used again.
     pub(super) max_requests: Option<u32>,
     pub(super) _permit: Option<Permit>,
+    /// A connection that is a tunnel's now.
+    pub(super) _open: Option<Open>,
     /// It had served a request before.
     pub reused: bool,
 }
 
 pub(super) enum LeaseKind {
-    Http1(Http1),
+    Http1(Http1, Open),
     Http2(Rc<Http2>),
 }
 
@@ -36,7 +42,7 @@ pub enum Sent {
     /// The connection could not take it; no byte of it was sent. The request is handed back.
     NotSent(Box<Request<Outgoing>>),
     /// It failed after some of it may have been sent.
-    Failed(hyper::Error),
+    Failed(WireError),
 }
 
 impl Lease {
@@ -57,58 +63,52 @@ impl Lease {
 
     fn facts(&self) -> Option<&Facts> {
         Some(match self.kind.as_ref()? {
-            LeaseKind::Http1(connection) => &connection.facts,
+            LeaseKind::Http1(connection, _) => &connection.facts,
             LeaseKind::Http2(connection) => &connection.facts,
         })
     }
 
     /// Sends a request and waits for the head of its answer.
     pub async fn send(&mut self, request: Request<Outgoing>) -> Sent {
-        let outcome = match &mut self.kind {
-            Some(LeaseKind::Http1(connection)) => connection.sender.try_send_request(request).await,
-            Some(LeaseKind::Http2(connection)) => {
-                let mut sender = connection.sender.clone();
-                sender.try_send_request(request).await
-            }
+        let sent = match &mut self.kind {
+            Some(LeaseKind::Http1(connection, _)) => connection.send(request).await,
+            Some(LeaseKind::Http2(connection)) => connection.send(request).await,
             None => return Sent::NotSent(Box::new(request)),
         };
-        match outcome {
-            Ok(answer) => {
-                if !self.reused && answer.version() < Version::HTTP_2 {
-                    said_idle_limit(answer.headers(), &self.endpoint.vitals);
-                }
-                Sent::Answer(answer)
-            }
-            Err(mut error) => match error.take_message() {
-                Some(request) => Sent::NotSent(Box::new(request)),
-                None => Sent::Failed(error.into_error()),
-            },
+        if let Sent::Answer(answer) = &sent
+            && !self.reused
+            && answer.version() < Version::HTTP_2
+        {
+            said_idle_limit(answer.headers(), &self.endpoint.vitals);
         }
+        sent
     }
 
     /// The exchange is complete: the connection may serve another request.
     pub fn release(mut self) {
-        let mut connection = match self.kind.take() {
-            Some(LeaseKind::Http1(connection)) => connection,
+        match self.kind.take() {
+            Some(LeaseKind::Http1(connection, open)) => {
+                let is_spent = self.max_requests.is_some_and(|max| connection.served >= max);
+                if !is_spent && connection.is_reusable() {
+                    self.pool.keep(connection, open);
+                }
+            }
             // A shared connection stays where it is; dropping the lease gives its stream back.
+            shared => self.kind = shared,
+        }
+    }
+
+    /// The bytes of an HTTP/1.1 connection that switched protocols. It stays counted while the lease lives.
+    pub fn take_stream(&mut self) -> Option<Prefixed<Stream>> {
+        match self.kind.take() {
+            Some(LeaseKind::Http1(connection, open)) => {
+                self._open = Some(open);
+                connection.into_stream()
+            }
             shared => {
                 self.kind = shared;
-                return;
+                None
             }
-        };
-        if self.max_requests.is_some_and(|max| connection.served >= max) {
-            return;
-        }
-        if connection.sender.is_ready() {
-            self.pool.keep(connection);
-        } else if !connection.sender.is_closed() {
-            // The connection has still something to finish, such as the request's last bytes.
-            let pool = self.pool.clone();
-            tokio::task::spawn_local(async move {
-                if connection.sender.ready().await.is_ok() {
-                    pool.keep(connection);
-                }
-            });
         }
     }
 }

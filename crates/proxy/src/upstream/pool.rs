@@ -1,19 +1,18 @@
 //! Connections kept for further requests. Everything here belongs to one thread.
 
-use super::body::Outgoing;
-use super::connect::{ConnectError, Connected, Stream, connect};
+use super::connect::{ConnectError, Connected, connect};
+use super::http1::Http1;
+use super::http2::Http2;
 use super::lease::{Lease, LeaseKind};
-use super::rest::{Learner, Rest};
+use super::rest::{Learner, SHORTEST};
 use crate::snapshot::{ClusterState, EndpointState, Limited, Permit, Vitals};
 use http::Version;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use model::cluster::UpstreamHttp;
 use model::limits::Priority;
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -23,23 +22,16 @@ use tokio::sync::Notify;
 const IDLE_LIMIT: usize = 256;
 /// Requests on one HTTP/2 connection before another is made.
 const STREAMS_PER_CONNECTION: u32 = 100;
-/// Largest header list taken from an endpoint, in bytes (RFC 9113, 6.5.2).
-const HEADER_LIST_LIMIT: u32 = 64 * 1024;
 /// A connection that rested so long is looked at before it is used again.
 const LOOK: Duration = Duration::from_millis(50);
-/// Most headers taken from an HTTP/1.1 endpoint.
-const HEADERS_LIMIT: usize = 200;
-/// Largest HTTP/1.1 head taken from an endpoint.
-const HEAD_BUFFER: usize = 64 * 1024;
-
 /// One thread's connections to every endpoint.
 #[derive(Default)]
 pub struct Pools {
     endpoints: RefCell<FxHashMap<u64, Rc<EndpointPool>>>,
 }
 
-#[derive(Default)]
 pub(super) struct EndpointPool {
+    vitals: Arc<Vitals>,
     idle: RefCell<Vec<Idle>>,
     shared: RefCell<Vec<Rc<Http2>>>,
     /// Someone is making an HTTP/2 connection: others wait for it instead of making one each.
@@ -53,37 +45,38 @@ pub(super) struct EndpointPool {
 
 struct Idle {
     connection: Http1,
-    rest: Rest,
+    open: Open,
+    since: Instant,
+    /// When it was last seen to be open.
+    seen: Instant,
 }
 
-pub(super) struct Http1 {
-    pub(super) sender: http1::SendRequest<Outgoing>,
-    pub(super) facts: Facts,
-    /// Requests it has served.
-    pub(super) served: u32,
-    /// Since when it rests, for whoever sees it end.
-    resting: Rc<Cell<Option<Instant>>>,
-}
-
-pub(super) struct Http2 {
-    pub(super) sender: http2::SendRequest<Outgoing>,
-    pub(super) facts: Facts,
-    pub(super) streams: Cell<u32>,
-    /// Requests it has been given.
-    served: Cell<u32>,
-    _permit: Option<Permit>,
+impl Idle {
+    /// The connection for one more request.
+    async fn lease(self) -> LeaseKind {
+        let Self { mut connection, open, since, .. } = self;
+        if since.elapsed() >= LOOK {
+            // What the endpoint sent meanwhile, such as its farewell, is read before anything else is done.
+            tokio::task::yield_now().await;
+        }
+        connection.served += 1;
+        LeaseKind::Http1(connection, open)
+    }
 }
 
 /// An HTTP/1.1 connection that is counted.
-struct Open {
-    pool: Rc<EndpointPool>,
+pub(super) struct Open {
+    pool: Weak<EndpointPool>,
     _permit: Option<Permit>,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.pool.open.set(self.pool.open.get().saturating_sub(1));
-        self.pool.freed.notify_one();
+        // A pool that is gone counts nothing any more.
+        if let Some(pool) = self.pool.upgrade() {
+            pool.open.set(pool.open.get().saturating_sub(1));
+            pool.freed.notify_one();
+        }
     }
 }
 
@@ -116,7 +109,7 @@ impl Pools {
         if !cluster.config.health_checks.is_empty() {
             cluster.usage.note_traffic();
         }
-        let pool = self.endpoints.borrow_mut().entry(endpoint.id).or_default().clone();
+        let pool = self.pool_of(endpoint);
         endpoint.active.fetch_add(1, Ordering::Relaxed);
         let claim = Claim(endpoint);
         let need = Need { cluster, endpoint, priority };
@@ -128,10 +121,13 @@ impl Pools {
             UpstreamHttp::Alpn => !pool.shared.borrow().is_empty(),
         };
         let (kind, reused) = match wants_http2 {
-            true => pool.lease_http2(&need).await?,
-            false => match pool.take_idle(&need).await {
-                Some(connection) => (LeaseKind::Http1(connection), true),
-                None => pool.lease_new(&need).await?,
+            true => match pool.shared_with_room() {
+                Some(connection) => (LeaseKind::Http2(connection), true),
+                None => Box::pin(pool.lease_http2(&need)).await?,
+            },
+            false => match pool.take_idle(&need) {
+                Some(idle) => (idle.lease().await, true),
+                None => Box::pin(pool.lease_new(&need)).await?,
             },
         };
         let max_requests = config.connections.max_requests;
@@ -146,8 +142,25 @@ impl Pools {
             endpoint: endpoint.clone(),
             max_requests,
             _permit: permit,
+            _open: None,
             reused,
         })
+    }
+
+    fn pool_of(&self, endpoint: &EndpointState) -> Rc<EndpointPool> {
+        let mut endpoints = self.endpoints.borrow_mut();
+        let new = || {
+            Rc::new(EndpointPool {
+                vitals: endpoint.vitals.clone(),
+                idle: RefCell::default(),
+                shared: RefCell::default(),
+                making: RefCell::default(),
+                open: Cell::new(0),
+                freed: Notify::new(),
+                learner: Learner::default(),
+            })
+        };
+        endpoints.entry(endpoint.id).or_insert_with(new).clone()
     }
 
     /// Closes what has been idle for too long, and everything to endpoints that are gone. Call it now and then.
@@ -159,13 +172,29 @@ impl Pools {
                 (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
                 (ours, theirs) => ours.or(theirs),
             };
-            if let Some(limit) = limit {
-                let lives = |i: &mut Idle| !i.connection.sender.is_closed() && now - i.rest.since() < limit;
-                pool.idle.borrow_mut().retain_mut(lives);
-            }
-            pool.shared.borrow_mut().retain(|c| !c.sender.is_closed());
+            let lives =
+                |i: &mut Idle| i.connection.is_alive() && limit.is_none_or(|limit| now - i.since < limit);
+            pool.idle.borrow_mut().retain_mut(lives);
+            pool.shared.borrow_mut().retain(|c| c.has_room().is_some());
             true
         });
+    }
+
+    /// Looks for connections that endpoints closed while they rested, and learns from them when that was. Call it
+    /// twice a second or so.
+    pub fn look(&self) {
+        let now = Instant::now();
+        for pool in self.endpoints.borrow().values() {
+            pool.idle.borrow_mut().retain_mut(|idle| {
+                if now - idle.since < SHORTEST || idle.connection.is_alive() {
+                    idle.seen = now;
+                    return true;
+                }
+                // It closed after it was seen last, and before now: the shorter time is on the safe side.
+                pool.learner.closed_at_rest(idle.seen - idle.since, &pool.vitals);
+                false
+            });
+        }
     }
 
     /// Idle HTTP/1.1 and open HTTP/2 connections, for people.
@@ -193,34 +222,25 @@ struct Need<'n> {
 
 impl EndpointPool {
     /// The newest connection that is alive.
-    async fn take_idle(&self, need: &Need<'_>) -> Option<Http1> {
+    fn take_idle(&self, need: &Need<'_>) -> Option<Idle> {
         let learned = need.endpoint.vitals.idle_limit();
         let limit = match (need.cluster.config.idle_timeout, learned) {
             (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
             (ours, theirs) => ours.or(theirs),
         };
         loop {
-            let Idle { mut connection, rest } = self.idle.borrow_mut().pop()?;
-            let rested = rest.end();
-            if limit.is_some_and(|limit| rested >= limit) {
-                continue;
-            }
-            if rested >= LOOK && connection.sender.is_ready() {
-                // What the endpoint sent meanwhile, such as its farewell, is read before anything else is done.
-                tokio::task::yield_now().await;
-            }
-            if connection.sender.is_ready() {
-                connection.served += 1;
-                return Some(connection);
+            let idle = self.idle.borrow_mut().pop()?;
+            if limit.is_none_or(|limit| idle.since.elapsed() < limit) {
+                return Some(idle);
             }
         }
     }
 
-    pub(super) fn keep(&self, connection: Http1) {
+    pub(super) fn keep(&self, connection: Http1, open: Open) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < IDLE_LIMIT {
-            let rest = Rest::begin(&connection.resting);
-            idle.push(Idle { connection, rest });
+            let now = Instant::now();
+            idle.push(Idle { connection, open, since: now, seen: now });
         }
         drop(idle);
         self.freed.notify_one();
@@ -238,14 +258,14 @@ impl EndpointPool {
                 }
                 Err(_) => {
                     self.freed.notified().await;
-                    if let Some(connection) = self.take_idle(need).await {
-                        return Ok((LeaseKind::Http1(connection), true));
+                    if let Some(idle) = self.take_idle(need) {
+                        return Ok((idle.lease().await, true));
                     }
                 }
             }
         };
         self.open.set(self.open.get() + 1);
-        let open = Open { pool: self.clone(), _permit: permit };
+        let open = Open { pool: Rc::downgrade(self), _permit: permit };
         let config = &need.cluster.config;
         let connected = connect(config, need.endpoint).await?;
         if config.http == UpstreamHttp::Alpn && connected.alpn.as_deref() == Some(b"h2") {
@@ -254,13 +274,11 @@ impl EndpointPool {
             let made = self.begin_http2(need.endpoint, connected, permit).await?;
             return Ok((LeaseKind::Http2(made), false));
         }
-        begin_http1(need.endpoint, connected, open).await.map(|made| (LeaseKind::Http1(made), false))
+        let Connected { stream, local, peer_uri, .. } = connected;
+        Ok((LeaseKind::Http1(Http1::new(stream, Facts { local, peer_uri }), open), false))
     }
 
     async fn lease_http2(&self, need: &Need<'_>) -> Result<(LeaseKind, bool), ConnectError> {
-        if let Some(connection) = self.shared_with_room() {
-            return Ok((LeaseKind::Http2(connection), true));
-        }
         let _pending = need.cluster.take(Limited::Pending, need.priority)?;
         loop {
             let waiting = self.making.borrow().clone();
@@ -299,8 +317,17 @@ impl EndpointPool {
 
     fn shared_with_room(&self) -> Option<Rc<Http2>> {
         let mut shared = self.shared.borrow_mut();
-        shared.retain(|c| !c.sender.is_closed());
-        shared.iter().find(|c| c.streams.get() < STREAMS_PER_CONNECTION).cloned()
+        let mut found = None;
+        shared.retain(|connection| match connection.has_room() {
+            Some(has_room) => {
+                if has_room && found.is_none() && connection.streams.get() < STREAMS_PER_CONNECTION {
+                    found = Some(connection.clone());
+                }
+                true
+            }
+            None => false,
+        });
+        found
     }
 
     async fn begin_http2(
@@ -310,30 +337,9 @@ impl EndpointPool {
         permit: Option<Permit>,
     ) -> Result<Rc<Http2>, ConnectError> {
         let Connected { stream, local, peer_uri, .. } = connected;
-        let (sender, connection) = http2::Builder::new(LocalExecutor)
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20)
-            .max_header_list_size(HEADER_LIST_LIMIT)
-            .max_concurrent_reset_streams(20)
-            .max_pending_accept_reset_streams(20)
-            .max_send_buf_size(256 * 1024)
-            .keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(10))
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| ConnectError::Protocol(endpoint.address, e))?;
-        // It ends by itself when the last sender is gone or the endpoint leaves; why is told to the requests on it.
-        tokio::task::spawn_local(async move { drop(connection.await) });
-        let shared = Rc::new(Http2 {
-            sender,
-            facts: Facts { local, peer_uri },
-            streams: Cell::new(0),
-            served: Cell::new(0),
-            _permit: permit,
-        });
-        self.shared.borrow_mut().push(shared.clone());
-        Ok(shared)
+        let made = Http2::begin(endpoint.address, stream, Facts { local, peer_uri }, permit).await?;
+        self.shared.borrow_mut().push(made.clone());
+        Ok(made)
     }
 }
 
@@ -352,42 +358,5 @@ impl Drop for Making<'_> {
         if let Some(made) = self.0.making.take() {
             made.notify_waiters();
         }
-    }
-}
-
-async fn begin_http1(
-    endpoint: &Arc<EndpointState>,
-    connected: Connected,
-    open: Open,
-) -> Result<Http1, ConnectError> {
-    let Connected { stream, local, peer_uri, .. } = connected;
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(HEAD_BUFFER)
-        .max_headers(HEADERS_LIMIT)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| ConnectError::Protocol(endpoint.address, e))?;
-    let connection: http1::Connection<TokioIo<Stream>, Outgoing> = connection;
-    let resting: Rc<Cell<Option<Instant>>> = Rc::default();
-    let (seen, vitals) = (resting.clone(), endpoint.vitals.clone());
-    tokio::task::spawn_local(async move {
-        drop(connection.with_upgrades().await);
-        // We end none that rests without saying so.
-        if let Some(since) = seen.get() {
-            open.pool.learner.closed_at_rest(since.elapsed(), &vitals);
-        }
-    });
-    Ok(Http1 { sender, facts: Facts { local, peer_uri }, served: 1, resting })
-}
-
-/// Runs HTTP/2's own tasks on this thread.
-#[derive(Clone, Copy)]
-struct LocalExecutor;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
     }
 }

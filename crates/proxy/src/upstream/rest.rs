@@ -5,41 +5,11 @@ use crate::snapshot::Vitals;
 use http::HeaderMap;
 use http::header::HeaderName;
 use std::cell::Cell;
-use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// An endpoint that closes earlier is ending, more likely than tidying up.
-const SHORTEST: Duration = Duration::from_millis(500);
-
-/// A connection's rest. When it ends by our hand, the connection's end says nothing of the endpoint.
-pub(super) struct Rest {
-    since: Instant,
-    told: Rc<Cell<Option<Instant>>>,
-}
-
-impl Rest {
-    pub(super) fn begin(told: &Rc<Cell<Option<Instant>>>) -> Self {
-        let since = Instant::now();
-        told.set(Some(since));
-        Self { since, told: told.clone() }
-    }
-
-    pub(super) fn since(&self) -> Instant {
-        self.since
-    }
-
-    /// How long it was.
-    pub(super) fn end(self) -> Duration {
-        self.since.elapsed()
-    }
-}
-
-impl Drop for Rest {
-    fn drop(&mut self) {
-        self.told.set(None);
-    }
-}
+pub(super) const SHORTEST: Duration = Duration::from_millis(500);
 
 /// Learns from connections that an endpoint closed at rest.
 #[derive(Default)]
@@ -110,14 +80,5 @@ mod tests {
         headers.insert(KEEP_ALIVE, "max=100, timeout=5".parse().unwrap());
         said_idle_limit(&headers, &vitals);
         assert_eq!(vitals.idle_limit(), Some(seconds(4)));
-    }
-
-    #[test]
-    fn a_rest_that_we_end_is_not_seen_as_the_endpoints_doing() {
-        let told: Rc<Cell<Option<Instant>>> = Rc::default();
-        let rest = Rest::begin(&told);
-        assert!(told.get().is_some());
-        rest.end();
-        assert!(told.get().is_none());
     }
 }

@@ -80,6 +80,7 @@ async fn obey(start: Start) {
             order = orders.recv() => order,
             _ = watch.tick() => {
                 local.watch().sweep(std::time::Instant::now());
+                local.pools().look();
                 continue;
             }
             _ = sweep.tick() => {

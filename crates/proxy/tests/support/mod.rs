@@ -9,7 +9,7 @@ pub use hyper::service::service_fn;
 pub use hyper_util::rt::TokioIo;
 pub use ieum_proxy::local::Local;
 pub use ieum_proxy::record::{ConnectionRecord, NodeLabels, Telemetry};
-pub use ieum_proxy::request::{Context, serve};
+pub use ieum_proxy::request::Context;
 pub use ieum_proxy::snapshot::{Config, Live, NetworkState};
 pub use model::cluster::{Cluster, Discovery, Transport, UpstreamHttp};
 pub use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, LocalityEndpoints};
@@ -216,17 +216,8 @@ impl Proxy {
             own_uri: None,
             chain: "main".into(),
         };
-        let context =
-            Context::new(local.clone(), "in", Arc::new(record), None, snapshot.clone(), http.clone());
-        let service = service_fn(move |request| {
-            let context = context.clone();
-            async move { Ok::<_, std::convert::Infallible>(serve(&context, request).await) }
-        });
-        spawn_local(
-            hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(server), service)
-                .with_upgrades(),
-        );
+        let context = Context::new(local.clone(), "in", Arc::new(record), snapshot.clone(), http.clone());
+        spawn_local(ieum_proxy::connection::serve_http1(context, server));
         client
     }
 

@@ -10,10 +10,14 @@ struct File {
     imports: &'static [usize],
 }
 
-// `FILES`, each after those it imports, and `MESSAGES`, the names of all messages with the place of their file, sorted.
+// `FILES`, each after those it imports, the first of them the options that others use; and `MESSAGES`, the names of all
+// messages with the place of their file, sorted.
 include!(concat!(env!("OUT_DIR"), "/descriptors.rs"));
 
 static BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Place of the file that describes options.
+const OPTIONS: usize = 0;
 
 /// Whether a message of this full name is described.
 pub(crate) fn is_known(message: &str) -> bool {
@@ -23,7 +27,7 @@ pub(crate) fn is_known(message: &str) -> bool {
 /// A pool with these messages and all they refer to; unknown ones are passed over.
 pub(crate) fn pool<'a>(messages: impl Iterator<Item = &'a str>) -> Result<DescriptorPool, DescriptorError> {
     let mut wanted = [false; FILES.len()];
-    let mut open: Vec<usize> = messages.filter_map(place).collect();
+    let mut open: Vec<usize> = std::iter::once(OPTIONS).chain(messages.filter_map(place)).collect();
     while let Some(at) = open.pop() {
         if let (Some(seen), Some(file)) = (wanted.get_mut(at), FILES.get(at))
             && !std::mem::replace(seen, true)

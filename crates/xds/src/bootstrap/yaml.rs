@@ -165,6 +165,11 @@ impl Builder {
 }
 
 impl Node {
+    /// Whether it has fields.
+    pub(super) fn is_mapping(&self) -> bool {
+        matches!(self.value, Value::Map(_))
+    }
+
     /// The value as JSON. `@type` comes first, because readers of `Any` must know it before the rest.
     pub(super) fn json(&self) -> Json {
         match &self.value {

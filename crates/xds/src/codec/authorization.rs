@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::extensions::filters::http::rbac::v3::Rbac as Filter;
 use envoy_types::pb::envoy::r#type::matcher::v3::{PathMatcher, StringMatcher, path_matcher};
 use envoy_types::pb::envoy::r#type::v3::Int32Range;
 use envoy_types::pb::google::protobuf::Any;
-use model::authorization::{Permission, Policy, Principal, RuleAction, Rules};
+use model::authorization::{Permission, Policy, Principal, RuleAction, Rules, ShadowRules};
 use model::matcher::StringMatch;
 use prost::{Message, Name};
 use proto::permission::{Rule, Set as PermissionSet};
@@ -19,14 +19,17 @@ pub(crate) const RBAC_TYPE: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
 /// How deep rules may be nested.
 const DEEPEST: u32 = 32;
 
-/// The rules of a filter; `None` when it has none, and so lets everything pass.
-pub(crate) fn decode(place: &Place<'_>, filter: &Filter) -> Decoded<Option<Rules>> {
+/// The rules of a filter, which lets everything pass where it has none, and those that are only tried out.
+pub(crate) fn decode(place: &Place<'_>, filter: &Filter) -> Decoded<(Option<Rules>, Option<ShadowRules>)> {
     fields!(place, filter => Filter {
-        honoured: rules;
-        ignored: rules_stat_prefix, shadow_rules_stat_prefix, track_per_rule_stats;
-        refused: matcher, shadow_rules, shadow_matcher;
+        honoured: rules, shadow_rules, shadow_rules_stat_prefix;
+        ignored: rules_stat_prefix, track_per_rule_stats;
+        refused: matcher, shadow_matcher;
     });
-    rules.as_ref().map(|rules| decode_rules(&place.field("rules"), rules)).transpose()
+    let rules = rules.as_ref().map(|rules| decode_rules(&place.field("rules"), rules)).transpose()?;
+    let shadow = shadow_rules.as_ref().map(|rules| decode_rules(&place.field("shadow_rules"), rules));
+    let prefix = shadow_rules_stat_prefix.clone();
+    Ok((rules, shadow.transpose()?.map(|rules| ShadowRules { rules, prefix })))
 }
 
 fn decode_rules(place: &Place<'_>, rules: &proto::Rbac) -> Decoded<Rules> {
@@ -177,6 +180,18 @@ fn decode_path(place: &Place<'_>, path: &PathMatcher) -> Decoded<StringMatch> {
 }
 
 pub(crate) fn encode(rules: &Rules) -> Any {
+    pack(&Filter { rules: Some(encode_rules(rules)), ..Default::default() })
+}
+
+pub(crate) fn encode_shadow(shadow: &ShadowRules) -> Any {
+    pack(&Filter {
+        shadow_rules: Some(encode_rules(&shadow.rules)),
+        shadow_rules_stat_prefix: shadow.prefix.clone(),
+        ..Default::default()
+    })
+}
+
+fn encode_rules(rules: &Rules) -> proto::Rbac {
     let policies = rules.policies.iter().map(|policy| {
         let encoded = proto::Policy {
             permissions: policy.permissions.iter().map(encode_permission).collect(),
@@ -189,8 +204,10 @@ pub(crate) fn encode(rules: &Rules) -> Any {
         RuleAction::Allow => Action::Allow,
         RuleAction::Deny => Action::Deny,
     };
-    let rules = proto::Rbac { action: action.into(), policies: policies.collect(), ..Default::default() };
-    let filter = Filter { rules: Some(rules), ..Default::default() };
+    proto::Rbac { action: action.into(), policies: policies.collect(), ..Default::default() }
+}
+
+fn pack(filter: &Filter) -> Any {
     Any {
         type_url: Filter::type_url(),
         value: wire_order::ordered(&filter.encode_to_vec(), &wire_order::RBAC),

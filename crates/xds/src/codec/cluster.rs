@@ -8,7 +8,9 @@ use envoy_types::pb::envoy::config::cluster::v3 as proto;
 use envoy_types::pb::envoy::config::core::v3::TcpKeepalive;
 use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig as AggregateConfig;
 use envoy_types::pb::envoy::extensions::clusters::dns::v3::DnsCluster;
-use model::cluster::{CONNECT_TIMEOUT, Cluster, Connections, Discovery, Keepalive, TransportMatch};
+use model::cluster::{
+    CONNECT_TIMEOUT, Cluster, Connections, Discovery, Keepalive, ProxyVersion, TransportMatch,
+};
 use proto::cluster::{self, ClusterDiscoveryType, DiscoveryType, DnsLookupFamily};
 use std::time::Duration;
 
@@ -74,6 +76,13 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
     let check = |(i, check)| health::decode(&place.item("health_checks", i), check);
     let outlier = outlier_detection.as_ref();
     let outlier = outlier.map(|given| outlier::decode(&place.field("outlier_detection"), given));
+    let matches: Vec<(TransportMatch, Option<ProxyVersion>)> =
+        transport_socket_matches.iter().enumerate().map(choice).collect::<Decoded<_>>()?;
+    let (transport, proxy_header) = transport::decode_upstream(place, transport_socket)?;
+    if matches.iter().any(|(_, header)| *header != proxy_header) {
+        let what = "the PROXY protocol towards some endpoints and not towards others";
+        return Err(place.field("transport_socket_matches").unsupported(what));
+    }
     Ok(Cluster {
         name: name.clone(),
         load_balancing: balance::decode(place, cluster, &discovery, &mut spread)?,
@@ -84,11 +93,13 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
         health_checks: health_checks.iter().enumerate().map(check).collect::<Decoded<_>>()?,
         connections: decode_connections(cluster, spoken.connections),
         error_statuses: spoken.error_statuses,
+        hash_policies: spoken.hash_policies,
         connect_timeout: connect_timeout.transpose()?.unwrap_or(CONNECT_TIMEOUT),
         http: spoken.http,
         idle_timeout: spoken.idle_timeout,
-        transport_matches: transport_socket_matches.iter().enumerate().map(choice).collect::<Decoded<_>>()?,
-        transport: transport::decode_upstream(place, transport_socket)?,
+        transport_matches: matches.into_iter().map(|(choice, _)| choice).collect(),
+        transport,
+        proxy_header,
         metadata,
         provenance,
     })
@@ -204,13 +215,14 @@ fn decode_discovery(
     })
 }
 
-fn decode_match(place: &Place<'_>, choice: &cluster::TransportSocketMatch) -> Decoded<TransportMatch> {
+fn decode_match(
+    place: &Place<'_>,
+    choice: &cluster::TransportSocketMatch,
+) -> Decoded<(TransportMatch, Option<ProxyVersion>)> {
     let cluster::TransportSocketMatch { name, r#match, transport_socket } = choice;
-    Ok(TransportMatch {
-        name: name.clone(),
-        labels: r#match.as_ref().map(value::decode_struct).unwrap_or_default(),
-        transport: transport::decode_upstream(place, transport_socket)?,
-    })
+    let (transport, header) = transport::decode_upstream(place, transport_socket)?;
+    let labels = r#match.as_ref().map(value::decode_struct).unwrap_or_default();
+    Ok((TransportMatch { name: name.clone(), labels, transport }, header))
 }
 
 pub(crate) fn encode(cluster: &Cluster) -> proto::Cluster {
@@ -250,17 +262,25 @@ pub(crate) fn encode(cluster: &Cluster) -> proto::Cluster {
             Discovery::StrictDns(_) | Discovery::LogicalDns(_) => DnsLookupFamily::V4Preferred as i32,
             _ => DnsLookupFamily::Auto as i32,
         },
-        transport_socket_matches: cluster.transport_matches.iter().map(encode_match).collect(),
-        transport_socket: transport::encode_upstream(&cluster.transport),
+        transport_socket_matches: cluster
+            .transport_matches
+            .iter()
+            .map(|choice| encode_match(choice, cluster.proxy_header))
+            .collect(),
+        transport_socket: transport::encode_announced(&cluster.transport, cluster.proxy_header),
         metadata: value::encode_metadata(&cluster.metadata, cluster.provenance.as_ref()),
         ..Default::default()
     }
 }
 
-fn encode_match(choice: &TransportMatch) -> cluster::TransportSocketMatch {
+fn encode_match(choice: &TransportMatch, header: Option<ProxyVersion>) -> cluster::TransportSocketMatch {
+    let inner = transport::encode_choice(&choice.transport);
     cluster::TransportSocketMatch {
         name: choice.name.clone(),
         r#match: Some(value::encode_struct(&choice.labels)),
-        transport_socket: Some(transport::encode_choice(&choice.transport)),
+        transport_socket: Some(match header {
+            Some(header) => transport::announced(inner, header),
+            None => inner,
+        }),
     }
 }

@@ -1,9 +1,11 @@
 //! Clusters, endpoints, TLS and secrets for property tests.
 
-use super::spread_strategies::{balance, connections, health_check, limits, outlier_detection};
+use super::spread_strategies::{balance, connections, hash_policy, health_check, limits, outlier_detection};
 use super::strategies::{described, duration, json, metadata, name, string_match, text};
 use model::balance::{LoadBalancing, Spread};
-use model::cluster::{Cluster, Connections, Discovery, Transport, TransportMatch, UpstreamHttp};
+use model::cluster::{
+    Cluster, Connections, Discovery, ProxyVersion, Transport, TransportMatch, UpstreamHttp,
+};
 use model::endpoint::{Assignment, Endpoint, EndpointAddress, Health, Locality, LocalityEndpoints};
 use model::tls::*;
 use proptest::collection::{btree_map, vec};
@@ -161,15 +163,15 @@ pub(super) fn cluster() -> Of<Cluster> {
             option::of(outlier_detection()),
             connections(),
             vec(health_check(), 0..2),
-            vec(200u16..600, 0..3),
+            (vec(200u16..600, 0..3), vec(hash_policy(), 0..2)),
         ),
-        (option::of(duration()), vec(choice, 0..3), transport(), described()),
+        (option::of(duration()), vec(choice, 0..3), transport(), described(), any::<bool>()),
     )
         .prop_map(
             |(
                 (name, discovery, (policy, spread), connect_timeout, http),
-                (limits, outlier_detection, connections, health_checks, error_statuses),
-                (idle_timeout, transport_matches, transport, (metadata, provenance)),
+                (limits, outlier_detection, connections, health_checks, (error_statuses, hash_policies)),
+                (idle_timeout, transport_matches, transport, (metadata, provenance), announces),
             )| Cluster {
                 name,
                 load_balancing: match discovery {
@@ -196,12 +198,14 @@ pub(super) fn cluster() -> Of<Cluster> {
                     _ => connections,
                 },
                 error_statuses,
+                hash_policies,
                 discovery,
                 connect_timeout,
                 http,
                 idle_timeout,
                 transport_matches,
                 transport,
+                proxy_header: announces.then_some(ProxyVersion::V2),
                 metadata,
                 provenance,
             },

@@ -47,6 +47,7 @@ pub(crate) fn decode(place: &Place<'_>, action: &proto::RouteAction) -> Decoded<
         Some(policy) => Some(rewrite::decode_policy(&place.field("path_rewrite_policy"), policy)?),
     };
     let idle_timeout = idle_timeout.as_ref().map(|d| decode_duration(&place.field("idle_timeout"), d));
+    let split = decode_split(place, cluster_specifier)?;
     let upgrade = |(i, config)| decode_upgrade(&place.item("upgrade_configs", i), config);
     let retry = retry_policy.as_ref().map(|policy| retry::decode(&place.field("retry_policy"), policy));
     Ok(Forward {
@@ -72,6 +73,7 @@ pub(crate) fn decode(place: &Place<'_>, action: &proto::RouteAction) -> Decoded<
             Ok(RoutingPriority::High) => Priority::High,
             _ => Priority::Default,
         },
+        splits_by_hash: split,
     })
 }
 
@@ -200,8 +202,9 @@ fn decode_target(place: &Place<'_>, target: &Option<ClusterSpecifier>) -> Decode
             let place = place.field("weighted_clusters");
             fields!(place, all => proto::WeightedCluster {
                 honoured: clusters;
+                checked: random_value_specifier;
                 ignored: total_weight, runtime_key_prefix;
-                refused: random_value_specifier;
+                refused: ;
             });
             let cluster = |(i, cluster)| decode_weighted(&place.item("clusters", i), cluster);
             let clusters = clusters.iter().enumerate().map(cluster).collect::<Decoded<Vec<_>>>()?;
@@ -217,6 +220,20 @@ fn decode_target(place: &Place<'_>, target: &Option<ClusterSpecifier>) -> Decode
             Err(place.field("inline_cluster_specifier_plugin").unsupported("a plugin"))
         }
         None => Err(place.error("no cluster is named")),
+    }
+}
+
+/// Whether weighted clusters are picked by hash.
+fn decode_split(place: &Place<'_>, target: &Option<ClusterSpecifier>) -> Decoded<bool> {
+    use proto::weighted_cluster::RandomValueSpecifier as Random;
+    let Some(ClusterSpecifier::WeightedClusters(all)) = target else { return Ok(false) };
+    match &all.random_value_specifier {
+        None => Ok(false),
+        Some(Random::UseHashPolicy(wanted)) => Ok(wanted.value),
+        Some(Random::HeaderName(name)) => {
+            let place = place.field("weighted_clusters");
+            Err(place.field("header_name").unsupported(format_args!("a number from header `{name}`")))
+        }
     }
 }
 
@@ -323,7 +340,7 @@ pub(crate) fn encode(forward: &Forward, condition: &RouteMatch) -> proto::RouteA
             Priority::High => RoutingPriority::High,
         } as i32,
         upgrade_configs: forward.upgrades.iter().map(encode_upgrade).collect(),
-        cluster_specifier: Some(encode_target(&forward.target)),
+        cluster_specifier: Some(encode_target(&forward.target, forward.splits_by_hash)),
         host_rewrite_specifier: forward.host_rewrite.as_ref().map(|rewrite| match rewrite {
             HostRewrite::Literal(host) => HostRewriteSpecifier::HostRewriteLiteral(host.clone()),
             HostRewrite::Endpoint => HostRewriteSpecifier::AutoHostRewrite(BoolValue { value: true }),
@@ -351,12 +368,15 @@ fn encode_removal(condition: &RouteMatch) -> RegexMatchAndSubstitute {
     RegexMatchAndSubstitute { pattern: Some(text::encode_regex(&pattern)), substitution: String::new() }
 }
 
-fn encode_target(target: &Target) -> ClusterSpecifier {
+fn encode_target(target: &Target, splits_by_hash: bool) -> ClusterSpecifier {
+    use proto::weighted_cluster::RandomValueSpecifier as Random;
     match target {
         Target::Cluster(name) => ClusterSpecifier::Cluster(name.clone()),
         Target::Header(name) => ClusterSpecifier::ClusterHeader(name.as_str().to_owned()),
         Target::Weighted(all) => ClusterSpecifier::WeightedClusters(proto::WeightedCluster {
             clusters: all.iter().map(encode_weighted).collect(),
+            random_value_specifier: splits_by_hash
+                .then_some(Random::UseHashPolicy(BoolValue { value: true })),
             ..Default::default()
         }),
     }

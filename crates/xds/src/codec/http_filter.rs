@@ -62,12 +62,17 @@ pub(crate) fn decode(place: &Place<'_>, filters: &[proto::HttpFilter]) -> Decode
             _ if name == STATS => found.stats |= !disabled,
             GRPC_STATS_TYPE => {}
             authorization::RBAC_TYPE if !*disabled => {
-                let rules = authorization::decode(&config, &unpack(&config, any)?)?;
+                let (rules, shadow) = authorization::decode(&config, &unpack(&config, any)?)?;
                 found.filters.authorization.extend(rules);
+                found.filters.shadows.extend(shadow);
             }
             small_filter::HEALTH_TYPE if !*disabled => {
                 let health = small_filter::decode_health(&config, &unpack(&config, any)?)?;
                 found.filters.health.push(health);
+            }
+            small_filter::NOTES_TYPE if !*disabled => {
+                let notes = small_filter::decode_notes(&config, &unpack(&config, any)?)?;
+                found.filters.notes.extend(notes);
             }
             _ if decode_placed(&place, name, any, *disabled, &mut found.filters)? => {}
             _ if *is_optional || *disabled => {}
@@ -179,6 +184,11 @@ pub(crate) fn encode(filters: &HttpFilters) -> Vec<proto::HttpFilter> {
         let config = value::pack(&mutation::encode_filter(&placed.config));
         filter(mutation::NAME, config, placed.disabled)
     });
-    let first = health.chain(cors).chain(rules).chain(fault).chain(csrf);
+    let shadows = filters.shadows.iter();
+    let shadows =
+        shadows.map(|rules| filter(authorization::RBAC, authorization::encode_shadow(rules), false));
+    let notes = small_filter::encode_notes(&filters.notes);
+    let notes = notes.into_iter().map(|notes| filter(small_filter::NOTES, notes, false));
+    let first = health.chain(cors).chain(notes).chain(shadows).chain(rules).chain(fault).chain(csrf);
     first.chain(buffer).chain(session).chain(mutations).collect()
 }

@@ -1,13 +1,14 @@
 //! Circuit breakers. Envoy has limits where nothing is said (1024, and 3 retries), so "no limit" is written out.
 
 use super::place::{Decoded, Place, fields};
-use super::value::encode_number;
+use super::value::{decode_duration, encode_duration, encode_number};
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
 use envoy_types::pb::envoy::config::core::v3::RoutingPriority;
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::UInt32Value;
 use model::limits::{Limits, RetryBudget, Thresholds};
 use proto::circuit_breakers::{Thresholds as ThresholdsProto, thresholds};
+use std::time::Duration;
 
 /// Stands for no limit.
 const UNLIMITED: u32 = u32::MAX;
@@ -66,6 +67,10 @@ fn decode_thresholds(place: &Place<'_>, given: &ThresholdsProto) -> Decoded<Thre
         Ok(RetryBudget {
             percent,
             minimum: budget.min_retry_concurrency.map_or(default.minimum, |minimum| minimum.value),
+            interval: match &budget.budget_interval {
+                Some(interval) => decode_duration(&place.field("budget_interval"), interval)?,
+                None => Duration::ZERO,
+            },
         })
     };
     Ok(Thresholds {
@@ -99,7 +104,7 @@ fn encode_one(priority: RoutingPriority, limits: &Thresholds) -> ThresholdsProto
         retry_budget: limits.retry_budget.map(|budget| thresholds::RetryBudget {
             budget_percent: Some(Percent { value: budget.percent }),
             min_retry_concurrency: encode_number(budget.minimum),
-            ..Default::default()
+            budget_interval: Some(encode_duration(budget.interval)).filter(|_| !budget.interval.is_zero()),
         }),
         track_remaining: limits.track_remaining,
         ..Default::default()

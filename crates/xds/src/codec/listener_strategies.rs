@@ -4,7 +4,7 @@
 use super::cluster_strategies::downstream;
 use super::shaping_strategies as shaping;
 use super::strategies::{described, duration, fault, header_match, name, routes, string_match, upgrade};
-use model::authorization::{Permission, Policy, Principal, RuleAction, Rules};
+use model::authorization::{Permission, Policy, Principal, RuleAction, Rules, ShadowRules};
 use model::filter::HttpFilters;
 use model::listener::*;
 use model::local_reply::LocalReplies;
@@ -187,7 +187,7 @@ fn shaped() -> Of<Shaped> {
 fn filters() -> Of<HttpFilters> {
     (
         option::of(shaping::placed(Just(()).boxed())),
-        vec(rules(), 0..2),
+        (vec(rules(), 0..2), vec((rules(), name()), 0..2), vec(shaping::note(), 0..2)),
         option::of(shaping::placed(fault()).prop_map(Box::new)),
         (
             vec(shaping::health(), 0..2),
@@ -197,10 +197,12 @@ fn filters() -> Of<HttpFilters> {
             option::of(shaping::placed(shaping::header_mutations()).prop_map(Box::new)),
         ),
     )
-        .prop_map(|(cors, authorization, fault, (health, csrf, buffer, session, mutations))| HttpFilters {
+        .prop_map(|(cors, rules, fault, (health, csrf, buffer, session, mutations))| HttpFilters {
             health,
             cors,
-            authorization,
+            authorization: rules.0,
+            shadows: rules.1.into_iter().map(|(rules, prefix)| ShadowRules { rules, prefix }).collect(),
+            notes: rules.2,
             fault,
             csrf,
             buffer,

@@ -7,6 +7,7 @@ use envoy_types::pb::envoy::config::route::v3 as proto;
 use envoy_types::pb::envoy::extensions::retry::host::omit_canary_hosts::v3::OmitCanaryHostsPredicate;
 use envoy_types::pb::envoy::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
+use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 use model::header::HeaderTest;
 use model::matcher::StringMatch;
 use model::retry::{
@@ -14,7 +15,8 @@ use model::retry::{
 };
 use proto::header_matcher::HeaderMatchSpecifier;
 use proto::retry_policy::{
-    ResetHeader, ResetHeaderFormat, RetryBackOff, RetryHostPredicate, retry_host_predicate::ConfigType,
+    ResetHeader, ResetHeaderFormat, RetryBackOff, RetryHostPredicate, RetryPriority,
+    retry_host_predicate::ConfigType, retry_priority,
 };
 
 const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
@@ -25,9 +27,9 @@ pub(crate) fn decode(place: &Place<'_>, policy: &proto::RetryPolicy) -> Decoded<
     fields!(place, policy => proto::RetryPolicy {
         honoured: retry_on, num_retries, per_try_timeout, retry_host_predicate, host_selection_retry_max_attempts,
             retriable_status_codes, retry_back_off, retriable_headers, per_try_idle_timeout,
-            rate_limited_retry_back_off, retriable_request_headers;
+            rate_limited_retry_back_off, retriable_request_headers, retry_priority;
         ignored: ;
-        refused: retry_priority, retry_options_predicates, refresh_cluster_on_retry;
+        refused: retry_options_predicates, refresh_cluster_on_retry;
     });
     // Envoy passes over tokens it does not know, and so do we: `idempotent_reset` relies on it.
     let (mut conditions, _) = RetryConditions::parse(retry_on);
@@ -53,6 +55,7 @@ pub(crate) fn decode(place: &Place<'_>, policy: &proto::RetryPolicy) -> Decoded<
             .collect::<Decoded<_>>()?,
         per_try_idle_timeout: decode_limit(&place.field("per_try_idle_timeout"), per_try_idle_timeout, None)?,
         reset: decode_reset(&place.field("rate_limited_retry_back_off"), rate_limited_retry_back_off)?,
+        leaves_priorities_after: decode_priority(&place.field("retry_priority"), retry_priority)?,
         ..RetryExtras::default()
     };
     for (i, predicate) in retry_host_predicate.iter().enumerate() {
@@ -69,6 +72,28 @@ pub(crate) fn decode(place: &Place<'_>, policy: &proto::RetryPolicy) -> Decoded<
         host_picks: u32::try_from(*host_selection_retry_max_attempts).unwrap_or(u32::MAX).max(1),
         more: (more != RetryExtras::default()).then(|| Box::new(more)),
     })
+}
+
+/// The one way there is to choose between priorities.
+fn decode_priority(place: &Place<'_>, priority: &Option<RetryPriority>) -> Decoded<Option<u32>> {
+    let Some(RetryPriority { name, config_type }) = priority else { return Ok(None) };
+    let Some(retry_priority::ConfigType::TypedConfig(any)) = config_type else {
+        return Err(place.unsupported(format_args!("priority `{name}`")));
+    };
+    if !value::type_name(any).ends_with(".PreviousPrioritiesConfig") {
+        return Err(place.unsupported(format_args!("priority `{name}` (type {})", any.type_url)));
+    }
+    let place = place.field("typed_config");
+    let PreviousPrioritiesConfig { update_frequency } = value::unpack(&place, any)?;
+    Ok(Some(u32::try_from(update_frequency).unwrap_or(1).max(1)))
+}
+
+fn encode_priority(after: u32) -> RetryPriority {
+    let config = PreviousPrioritiesConfig { update_frequency: i32::try_from(after).unwrap_or(i32::MAX) };
+    RetryPriority {
+        name: "envoy.retry_priorities.previous_priorities".to_owned(),
+        config_type: Some(retry_priority::ConfigType::TypedConfig(value::pack(&config))),
+    }
 }
 
 fn decode_predicate(
@@ -208,6 +233,7 @@ pub(crate) fn encode(policy: &RetryPolicy) -> proto::RetryPolicy {
         }),
         retriable_headers: policy.conditions.response_headers.iter().map(header).collect(),
         per_try_idle_timeout: policy.per_try_idle_timeout().map(encode_duration),
+        retry_priority: policy.more.iter().find_map(|more| more.leaves_priorities_after.map(encode_priority)),
         rate_limited_retry_back_off: policy
             .more
             .iter()

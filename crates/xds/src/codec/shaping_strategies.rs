@@ -1,11 +1,11 @@
 //! Filters, mapped answers and edits in order, at random, for the round trip.
 
 use super::strategies::{
-    Of, duration, edits, fraction, header_match, header_name, name, setting, string_match, template,
+    Of, duration, edits, fraction, header_match, header_name, json, name, setting, string_match, template,
 };
 use model::affinity::AffinityCookie;
 use model::csrf::Csrf;
-use model::filter::{Placed, Setting};
+use model::filter::{Note, Placed, Setting};
 use model::header::EditAction;
 use model::health_answer::HealthAnswer;
 use model::listener::LogFormat;
@@ -75,6 +75,17 @@ pub(super) fn health() -> Of<HealthAnswer> {
     let clusters = proptest::collection::btree_map(name(), (0u8..=100).prop_map(f64::from), 0..3);
     (vec(header_match(), 0..2), clusters)
         .prop_map(|(headers, clusters)| HealthAnswer { headers, clusters: clusters.into_iter().collect() })
+        .boxed()
+}
+
+pub(super) fn note() -> Of<Note> {
+    let fields = proptest::collection::btree_map(name(), json(), 0..3);
+    (name(), fields, any::<bool>())
+        .prop_map(|(namespace, fields, joins)| Note {
+            namespace,
+            fields: fields.into_iter().collect(),
+            joins,
+        })
         .boxed()
 }
 

@@ -1,23 +1,25 @@
-//! Filters with little to say: `csrf`, `buffer`, `stateful_session`, `health_check`.
+//! Filters with little to say: `csrf`, `buffer`, `stateful_session`, `health_check`, `set_metadata`.
 
 use super::place::{Decoded, Place, fields};
 use super::value::{self, type_name, unpack};
-use super::{condition, headers, text};
+use super::{condition, headers, text, wire_order};
 use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
 use envoy_types::pb::envoy::extensions::filters::http::buffer::v3 as buffer_proto;
 use envoy_types::pb::envoy::extensions::filters::http::csrf::v3::CsrfPolicy;
 use envoy_types::pb::envoy::extensions::filters::http::health_check::v3::HealthCheck;
+use envoy_types::pb::envoy::extensions::filters::http::set_metadata::v3 as notes_proto;
 use envoy_types::pb::envoy::extensions::filters::http::stateful_session::v3 as session_proto;
 use envoy_types::pb::envoy::extensions::http::stateful_session::cookie::v3::CookieBasedSessionState;
 use envoy_types::pb::envoy::extensions::http::stateful_session::header::v3::HeaderBasedSessionState;
 use envoy_types::pb::envoy::r#type::http::v3 as cookie_proto;
 use envoy_types::pb::envoy::r#type::v3::Percent;
-use envoy_types::pb::google::protobuf::UInt32Value;
+use envoy_types::pb::google::protobuf::{Any, UInt32Value};
 use model::affinity::AffinityCookie;
 use model::csrf::Csrf;
-use model::filter::Setting;
+use model::filter::{Note, Setting};
 use model::health_answer::HealthAnswer;
 use model::session::{Session, SessionCarrier};
+use prost::{Message, Name};
 
 pub(crate) const CSRF: &str = "envoy.filters.http.csrf";
 pub(crate) const CSRF_TYPE: &str = "envoy.extensions.filters.http.csrf.v3.CsrfPolicy";
@@ -30,6 +32,8 @@ pub(crate) const SESSION_ROUTE_TYPE: &str =
     "envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute";
 pub(crate) const HEALTH: &str = "envoy.filters.http.health_check";
 pub(crate) const HEALTH_TYPE: &str = "envoy.extensions.filters.http.health_check.v3.HealthCheck";
+pub(crate) const NOTES: &str = "envoy.filters.http.set_metadata";
+pub(crate) const NOTES_TYPE: &str = "envoy.extensions.filters.http.set_metadata.v3.Config";
 const COOKIE_TYPE: &str = "envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState";
 const HEADER_TYPE: &str = "envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState";
 
@@ -219,4 +223,39 @@ pub(crate) fn encode_health(health: &HealthAnswer) -> HealthCheck {
             .collect(),
         headers: health.headers.iter().map(headers::encode_match).collect(),
     }
+}
+
+pub(crate) fn decode_notes(place: &Place<'_>, filter: &notes_proto::Config) -> Decoded<Vec<Note>> {
+    let mut notes = Vec::new();
+    // The old form joins what is there.
+    if let Some(value) = &filter.value {
+        let fields = value::decode_struct(value);
+        notes.push(Note { namespace: filter.metadata_namespace.clone(), fields, joins: true });
+    }
+    for (i, note) in filter.metadata.iter().enumerate() {
+        let place = place.item("metadata", i);
+        fields!(place, note => notes_proto::Metadata {
+            honoured: metadata_namespace, allow_overwrite, value;
+            ignored: ;
+            refused: typed_value;
+        });
+        let fields = value.as_ref().map(value::decode_struct).unwrap_or_default();
+        notes.push(Note { namespace: metadata_namespace.clone(), fields, joins: *allow_overwrite });
+    }
+    Ok(notes)
+}
+
+/// All of them in one filter, if there are any.
+pub(crate) fn encode_notes(notes: &[Note]) -> Option<Any> {
+    let note = |note: &Note| notes_proto::Metadata {
+        metadata_namespace: note.namespace.clone(),
+        allow_overwrite: note.joins,
+        value: Some(value::encode_struct(&note.fields)),
+        typed_value: None,
+    };
+    let config = notes_proto::Config { metadata: notes.iter().map(note).collect(), ..Default::default() };
+    (!notes.is_empty()).then(|| Any {
+        type_url: notes_proto::Config::type_url(),
+        value: wire_order::ordered(&config.encode_to_vec(), &wire_order::NOTES),
+    })
 }

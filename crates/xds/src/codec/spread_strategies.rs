@@ -94,8 +94,11 @@ pub(super) fn balance() -> Of<(LoadBalancing, Spread)> {
 
 pub(super) fn limits() -> Of<Limits> {
     let limit = || option::of(0u32..2000);
-    let budget = (0u32..=100, 0u32..9)
-        .prop_map(|(percent, minimum)| RetryBudget { percent: f64::from(percent), minimum });
+    let budget = (0u32..=100, 0u32..9).prop_map(|(percent, minimum)| RetryBudget {
+        percent: f64::from(percent),
+        minimum,
+        interval: Duration::from_secs(minimum.into()),
+    });
     let thresholds = (limit(), limit(), limit(), limit(), option::of(budget), any::<bool>()).prop_map(
         |(connections, pending, requests, retries, retry_budget, track_remaining)| Thresholds {
             connections,

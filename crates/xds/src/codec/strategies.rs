@@ -145,6 +145,7 @@ fn retry() -> Of<RetryPolicy> {
     let extras =
         (vec(header_match(), 0..2), option::of(duration()), option::of(reset), any::<bool>(), criteria())
             .prop_map(|(request_headers, per_try_idle_timeout, reset, omit_canaries, omit)| RetryExtras {
+                leaves_priorities_after: omit_canaries.then_some(2),
                 request_headers,
                 per_try_idle_timeout,
                 reset,
@@ -366,11 +367,12 @@ fn action() -> Of<Action> {
         (option::of(duration()), option::of(duration()), option::of(duration()), option::of(grpc)),
         option::of(retry()),
         vec(upgrade(), 0..2),
-        (vec(mirror(), 0..3), any::<bool>(), vec(hash_policy(), 0..3), criteria(), priority()),
+        (vec(mirror(), 0..3), any::<bool>(), vec(hash_policy(), 0..3), criteria(), priority(), any::<bool>()),
     )
         .prop_map(|(target, status, path_rewrite, host_rewrite, times, retry, upgrades, more)| {
             let (timeout, idle_timeout, max_duration, grpc_timeout) = times;
             Action::forward(Forward {
+                splits_by_hash: more.5 && matches!(target, Target::Weighted(_)),
                 target,
                 cluster_not_found_status: status,
                 path_rewrite,
@@ -392,7 +394,9 @@ fn action() -> Of<Action> {
         option::of(select(vec!["http", "https"]).prop_map(str::to_owned)),
         option::of(name()),
         option::of(1u16..),
-        option::of(path_rewrite()),
+        option::of(path_rewrite().prop_filter("redirects know no templates", |rewrite| {
+            !matches!(rewrite, PathRewrite::Template(_))
+        })),
         select(vec![301u16, 302, 303, 307, 308]),
         any::<bool>(),
     )

@@ -1,10 +1,9 @@
 //! The HTTP version spoken to a cluster, and how long an idle connection is kept: in the new way
 //! (`typed_extension_protocol_options`) and the old (fields of the cluster itself).
 
-use super::header_case;
 use super::place::{Decoded, Place, fields};
-use super::upstream_rules;
 use super::value::{self, decode_limit, encode_limit, pack, type_name, unpack};
+use super::{affinity, header_case, upstream_rules};
 use envoy_types::pb::envoy::config::core::v3 as core_proto;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpFilter, http_filter,
@@ -13,6 +12,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::{
     HttpProtocolOptions, http_protocol_options as options,
 };
 use envoy_types::pb::google::protobuf::Any;
+use model::affinity::HashPolicy;
 use model::cluster::{Cluster, Connections, UpstreamHttp};
 use model::listener::Underscores;
 use options::explicit_http_config::ProtocolConfig;
@@ -42,6 +42,7 @@ pub(crate) struct Spoken {
     pub(crate) connections: Connections,
     /// Statuses that are errors.
     pub(crate) error_statuses: Vec<u16>,
+    pub(crate) hash_policies: Vec<HashPolicy>,
 }
 
 pub(crate) fn decode(place: &Place<'_>, given: Options<'_>) -> Decoded<Spoken> {
@@ -77,9 +78,9 @@ pub(crate) fn decode(place: &Place<'_>, given: Options<'_>) -> Decoded<Spoken> {
 fn decode_typed(place: &Place<'_>, typed: &HttpProtocolOptions) -> Decoded<Spoken> {
     fields!(place, typed => HttpProtocolOptions {
         honoured: common_http_protocol_options, upstream_http_protocol_options, http_filters,
-            upstream_protocol_options, outlier_detection;
+            upstream_protocol_options, outlier_detection, hash_policy;
         ignored: ;
-        refused: header_validation_config, request_mirror_policies, hash_policy, retry_policy;
+        refused: header_validation_config, request_mirror_policies, retry_policy;
     });
     check_upstream(&place.field("upstream_http_protocol_options"), upstream_http_protocol_options)?;
     let mut connections = Connections::default();
@@ -137,7 +138,8 @@ fn decode_typed(place: &Place<'_>, typed: &HttpProtocolOptions) -> Decoded<Spoke
     let Connections { max_requests, max_duration, .. } = common.connections;
     let error_statuses = upstream_rules::decode_errors(&place.field("outlier_detection"), outlier_detection)?;
     let connections = Connections { max_requests, max_duration, ..connections };
-    Ok(Spoken { connections, error_statuses, ..common })
+    let hash_policies = affinity::decode(place, hash_policy)?;
+    Ok(Spoken { connections, error_statuses, hash_policies, ..common })
 }
 
 /// Towards a cluster only the filter that every chain has to end with.
@@ -173,8 +175,9 @@ fn decode_common(
     http: UpstreamHttp,
 ) -> Decoded<Spoken> {
     let Some(common) = common else {
-        let (connections, error_statuses) = Default::default();
-        return Ok(Spoken { http, idle_timeout: Some(IDLE_TIMEOUT), connections, error_statuses });
+        let (connections, error_statuses, hash_policies) = Default::default();
+        let idle_timeout = Some(IDLE_TIMEOUT);
+        return Ok(Spoken { http, idle_timeout, connections, error_statuses, hash_policies });
     };
     let limits = decode_limits(place, common)?;
     value::refuse_limit(place, "max_stream_duration", &common.max_stream_duration)?;
@@ -184,7 +187,8 @@ fn decode_common(
         max_duration: limits.max_connection_duration,
         ..Connections::default()
     };
-    Ok(Spoken { http, idle_timeout: limits.idle_timeout, connections, error_statuses: Vec::new() })
+    let (error_statuses, hash_policies) = Default::default();
+    Ok(Spoken { http, idle_timeout: limits.idle_timeout, connections, error_statuses, hash_policies })
 }
 
 /// Limits of connections.
@@ -298,6 +302,7 @@ pub(crate) fn encode(cluster: &Cluster) -> HashMap<String, Any> {
             ..Default::default()
         }),
         upstream_protocol_options: Some(protocol),
+        hash_policy: cluster.hash_policies.iter().map(affinity::encode).collect(),
         outlier_detection: upstream_rules::encode_errors(&cluster.error_statuses),
         ..Default::default()
     };

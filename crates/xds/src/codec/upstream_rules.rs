@@ -111,3 +111,53 @@ pub(crate) fn encode_errors(statuses: &[u16]) -> Option<OutlierDetection> {
     };
     Some(OutlierDetection { error_matcher: Some(error_matcher) })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::codec::{cluster_proto, decode_cluster};
+    use model::cluster::{
+        Cluster, Connections, Discovery, Pings, ProxyVersion, Transport, TransportMatch, UpstreamHttp,
+    };
+    use std::time::Duration;
+
+    #[test]
+    fn what_a_cluster_says_of_connections_and_errors_is_read_back() {
+        let ping = Pings { interval: Duration::from_secs(30), timeout: Duration::from_secs(5) };
+        let connections = Connections {
+            max_streams: Some(9),
+            max_duration: Some(Duration::from_secs(60)),
+            pings: Some(ping),
+            ..Connections::default()
+        };
+        for statuses in [vec![], vec![429], vec![429, 503]] {
+            let cluster = Cluster {
+                http: UpstreamHttp::Http2,
+                connections,
+                error_statuses: statuses,
+                ..Cluster::new("c", Discovery::Eds("c".to_owned()))
+            };
+            let read = decode_cluster(&cluster_proto(&cluster)).unwrap();
+            assert_eq!((read.connections, read.error_statuses), (connections, cluster.error_statuses));
+        }
+    }
+
+    #[test]
+    fn a_header_of_the_proxy_protocol_goes_before_every_transport_or_before_none() {
+        let matches = vec![TransportMatch {
+            name: "m".to_owned(),
+            labels: Default::default(),
+            transport: Transport::Plain,
+        }];
+        let cluster = Cluster {
+            transport_matches: matches,
+            proxy_header: Some(ProxyVersion::V2),
+            ..Cluster::new("c", Discovery::Eds("c".to_owned()))
+        };
+        let mut proto = cluster_proto(&cluster);
+        assert_eq!(decode_cluster(&proto).unwrap().proxy_header, Some(ProxyVersion::V2));
+        proto.transport_socket = None;
+        let problem = decode_cluster(&proto).unwrap_err().to_string();
+        assert!(problem.contains("transport_socket_matches"), "{problem}");
+    }
+}

@@ -28,7 +28,10 @@ static REPLIES: Shape = Shape { maps: &[], fields: &[(1, &MAPPER), (2, &REPLY_FO
 pub(crate) static HTTP: Shape = Shape { maps: &[], fields: &[(4, &ROUTES), (38, &REPLIES)] };
 
 static RULES: Shape = Shape { maps: &[2], fields: &[] };
-pub(crate) static RBAC: Shape = Shape { maps: &[], fields: &[(1, &RULES)] };
+pub(crate) static RBAC: Shape = Shape { maps: &[], fields: &[(1, &RULES), (2, &RULES)] };
+
+static NOTE: Shape = Shape { maps: &[], fields: &[(3, &STRUCT)] };
+pub(crate) static NOTES: Shape = Shape { maps: &[], fields: &[(3, &NOTE)] };
 
 static LOG_FORMAT: Shape = Shape { maps: &[], fields: &[(2, &STRUCT)] };
 pub(crate) static FILE_ACCESS_LOG: Shape = Shape { maps: &[], fields: &[(5, &LOG_FORMAT)] };

@@ -1,0 +1,10 @@
+//! HTTP on the wire, towards clients and endpoints alike: HTTP/1 is ours, HTTP/2 is the `h2` crate's. Heads become
+//! `http`'s types, bodies an [`Incoming`]; what a message means is `request`'s.
+
+mod incoming;
+pub mod http1;
+pub(crate) mod http2;
+mod error;
+
+pub use error::WireError;
+pub use incoming::Incoming;
