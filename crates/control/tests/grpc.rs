@@ -10,7 +10,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// Serves `/test.Echo/Say`, prints its port, and then calls whatever target each line on standard input names.
+/// Serves `/test.Echo/Say`, prints its port, and then calls whatever target each line on standard input names, with the
+/// metadata that follow it there.
 const PROGRAM: &str = "
 import sys, grpc
 from concurrent import futures
@@ -24,11 +25,13 @@ server = grpc.server(futures.ThreadPoolExecutor(2))
 server.add_generic_rpc_handlers((Echo(),))
 print(server.add_insecure_port('127.0.0.1:0'), flush=True)
 server.start()
-for target in sys.stdin:
-    with grpc.insecure_channel(target.strip()) as channel:
+for line in sys.stdin:
+    target, *pairs = line.split()
+    metadata = [tuple(pair.split('=')) for pair in pairs]
+    with grpc.insecure_channel(target) as channel:
         try:
             say = channel.unary_unary('/test.Echo/Say')
-            print(say(b'hello', timeout=10, wait_for_ready=True).decode(), flush=True)
+            print(say(b'hello', timeout=10, wait_for_ready=True, metadata=metadata).decode(), flush=True)
         except grpc.RpcError as error:
             print(error.code(), error.details(), flush=True)
 ";
@@ -50,7 +53,7 @@ fn read_line(reader: &mut BufReader<ChildStdout>) -> String {
 }
 
 #[tokio::test]
-async fn grpcio_calls_a_service_by_name() {
+async fn grpcio_calls_a_service_by_name_and_obeys_its_rules() {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.peers/venv/bin/python");
     if !python.exists() {
         eprintln!("passed over: `make peers` has not been run");
@@ -84,8 +87,24 @@ async fn grpcio_calls_a_service_by_name() {
     );
     running.save("entry.yaml", &entry);
     within(running.plane.revision_after(1)).await;
-    for host in ["reviews.default.svc.cluster.local:7070", "reviews:7070"] {
-        writeln!(asked, "xds:///{host}").unwrap();
+    let rules = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r}\nspec:\n  hosts: [reviews]\n  http:\n  \
+                 - match: [{headers: {x-fail: {exact: 'yes'}}}]\n    \
+                   fault: {abort: {grpcStatus: RESOURCE_EXHAUSTED, percentage: {value: 100}}}\n    \
+                   route: [{destination: {host: reviews}}]\n  \
+                 - match: [{headers: {x-lost: {}}}]\n    route: [{destination: {host: reviews, subset: nobody}}]\n  \
+                 - retries: {attempts: 2, retryOn: 'unavailable,5xx'}\n    \
+                   route: [{destination: {host: reviews, subset: nobody}, weight: 0}, {destination: {host: reviews}, weight: 1}]\n";
+    running.save("rules.yaml", rules);
+    within(running.plane.revision_after(2)).await;
+    // Names of all lengths find it; headers choose the rule; faults are made by the library; a share of nothing is nothing.
+    for (call, expected) in [
+        ("reviews.default.svc.cluster.local:7070", "echo hello"),
+        ("reviews:7070", "echo hello"),
+        ("reviews:7070 x-fail=no", "echo hello"),
+        ("reviews:7070 x-fail=yes", "StatusCode.RESOURCE_EXHAUSTED"),
+        ("reviews:7070 x-lost=yes", "StatusCode.UNAVAILABLE"),
+    ] {
+        writeln!(asked, "xds:///{call}").unwrap();
         asked.flush().unwrap();
         let answer = tokio::task::spawn_blocking(move || {
             let line = read_line(&mut said);
@@ -93,7 +112,7 @@ async fn grpcio_calls_a_service_by_name() {
         });
         let (line, rest) = within(answer).await.unwrap();
         said = rest;
-        assert_eq!(line, "echo hello", "{host}; {:#}", running.plane.status());
+        assert!(line.starts_with(expected), "{call}: {line}; {:#}", running.plane.status());
     }
     let status = running.plane.status();
     assert_eq!(

@@ -15,5 +15,5 @@ async fn what_is_declared_is_reached_and_nothing_else(proxy: Proxy) {
     assert!([404, 502].contains(&unknown.status), "nobody has declared it: {unknown:?}");
     let late = get_through(&client, "http://api.example.com/?delay=3s").await;
     assert_eq!(late.status, 504, "a timeout of 1 s: {late:?}");
-    assert!((1.0..2.9).contains(&late.took.as_secs_f64()), "{late:?}");
+    assert!((0.95..2.9).contains(&late.took.as_secs_f64()), "{late:?}");
 }

@@ -15,7 +15,7 @@ async fn faults_hit_whom_they_are_for(proxy: Proxy) {
 
     let jason = as_user("jason").await;
     assert_eq!(jason.status, 200, "{jason:?}");
-    assert!((2.0..2.9).contains(&jason.took.as_secs_f64()), "delayed by 2 s: {jason:?}");
+    assert!(jason.took.as_secs_f64() > 1.95, "delayed by 2 s: {jason:?}");
     let kim = as_user("kim").await;
     assert_eq!((kim.status, kim.body.trim()), (500, "fault filter abort"), "{kim:?}");
     let mut broken = 0;
@@ -28,10 +28,9 @@ async fn faults_hit_whom_they_are_for(proxy: Proxy) {
     for _ in 0..10 {
         let other = get(&gateway, RATINGS, &[]).await;
         assert_eq!(other.status, 200, "{other:?}");
-        assert!(other.took < Duration::from_secs(2), "{other:?}");
+        assert!(other.took < Duration::from_millis(1900), "{other:?}");
     }
 
-    // What jason sees: version 2 of reviews waits long enough for ratings, but the page does not wait long for reviews.
     let page = get(&gateway, "/productpage", &[("cookie", "user=kim")]).await;
     assert_eq!(page.status, 200, "a page without stars is a page: {page:?}");
 }

@@ -155,6 +155,8 @@ impl ClusterMaker<'_> {
         let discovery = match service.discovery {
             Discovery::Known => cluster::Discovery::Eds(name.clone()),
             Discovery::DnsOne => cluster::Discovery::LogicalDns(assignment.clone()),
+            // Of names that are looked up, libraries know one a cluster.
+            Discovery::Dns if self.grpc => cluster::Discovery::LogicalDns(first_of(&assignment)),
             Discovery::Dns | Discovery::None => cluster::Discovery::StrictDns(assignment.clone()),
         };
         let pool = policy.connection_pool.clone().unwrap_or_default();
@@ -282,6 +284,14 @@ impl ClusterMaker<'_> {
             metadata,
         })
     }
+}
+
+/// The first endpoint alone.
+fn first_of(assignment: &Assignment) -> Assignment {
+    let mut assignment = assignment.clone();
+    assignment.localities.truncate(1);
+    assignment.localities.iter_mut().for_each(|place| place.endpoints.truncate(1));
+    assignment
 }
 
 fn upstream_http(protocol: Protocol, policy: &Policy, http: &HttpSettings, of_mesh: bool) -> UpstreamHttp {

@@ -16,7 +16,8 @@ use model::listener::{
 };
 use model::metadata::Metadata;
 use model::retry::RetryPolicy;
-use model::route::{RouteConfiguration, VirtualHost};
+use model::route::{Action, DirectResponse, RouteConfiguration, VirtualHost};
+use std::sync::Arc;
 
 /// The listeners that ask for the table of `port`.
 pub(super) fn listeners(service: &Service, port: &Port, client: Client<'_>) -> Vec<Listener> {
@@ -52,6 +53,20 @@ pub(super) fn listeners(service: &Service, port: &Port, client: Client<'_>) -> V
     names.iter().flat_map(|name| with_port(name, port.number)).map(listener).collect()
 }
 
+/// Whether there is a cluster of this name.
+fn is_declared(mesh: &Mesh, client: Client<'_>, cluster: &str) -> bool {
+    let mut parts = cluster.splitn(4, '|').skip(1);
+    let (Some(port), Some(subset), Some(host)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let service = mesh.registry.find(host);
+    let Some(service) = service.filter(|s| port.parse().is_ok_and(|port| s.port(port).is_some())) else {
+        return false;
+    };
+    let chosen = mesh.policies.choose(client, service);
+    subset.is_empty() || mesh.policies.subsets(&chosen).iter().any(|(known, _)| known.name == subset)
+}
+
 /// The table of `port`.
 pub(super) fn table(mesh: &Mesh, service: &Service, port: &Port, client: Client<'_>) -> RouteConfiguration {
     let asker = Asker {
@@ -68,6 +83,24 @@ pub(super) fn table(mesh: &Mesh, service: &Service, port: &Port, client: Client<
     let written = rules.map(|rules| rules.routes(&asker)).filter(|routes| !routes.is_empty());
     let mut routes = written
         .unwrap_or_else(|| vec![default_route(name.clone(), mesh.defaults.timeout, &service.provenance)]);
+    // A library waits for every cluster that a table names before it sends anything anywhere.
+    for route in &mut routes {
+        let known = |name: &str| is_declared(mesh, client, name);
+        if let Action::Forward(forward) = &route.action
+            && !forward.target.clusters().all(known)
+        {
+            let body = "nobody declares this destination\n".into();
+            route.action = Action::Respond(DirectResponse { status: 503, body });
+        }
+    }
+    for route in &mut routes {
+        if let Action::Forward(forward) = &mut route.action
+            && forward.retry.as_ref().is_some_and(|retry| retry.retries == 0)
+        {
+            // They refuse a policy that never tries again; without one they do not.
+            Arc::make_mut(forward).retry = None;
+        }
+    }
     for settings in routes.iter_mut().filter_map(|route| route.filters.as_mut()) {
         settings.cors = None;
     }

@@ -261,6 +261,16 @@ pub(crate) fn encode_bare(http: &HttpConnectionManager) -> proto::HttpConnection
     }
 }
 
+/// The same, with the one filter besides that gRPC clients know.
+pub(crate) fn encode_for_clients(http: &HttpConnectionManager) -> proto::HttpConnectionManager {
+    let mut bare = encode_bare(http);
+    let fault = http.filters.fault.clone();
+    let mut filters = http_filter::encode(&model::filter::HttpFilters { fault, ..Default::default() });
+    filters.append(&mut bare.http_filters);
+    bare.http_filters = filters;
+    bare
+}
+
 pub(crate) fn encode(http: &HttpConnectionManager) -> proto::HttpConnectionManager {
     let mut bare = encode_bare(http);
     if http.stats {

@@ -301,12 +301,12 @@ fn encode_set(flag: bool) -> Option<BoolValue> {
     flag.then_some(BoolValue { value: true })
 }
 
-/// The listener as gRPC clients read it: nothing but routes, and the one filter that they all know.
+/// The listener as gRPC clients read it: nothing but routes, and the filters that they know.
 pub(crate) fn encode_api(listener: &Listener) -> proto::Listener {
     let api_listener = api_chain(listener).map(|http| {
         let bare =
             HttpConnectionManager { stats: false, access_logs: Vec::new(), tracing: None, ..http.clone() };
-        proto::ApiListener { api_listener: Some(http::pack(&http::encode_bare(&bare))) }
+        proto::ApiListener { api_listener: Some(http::pack(&http::encode_for_clients(&bare))) }
     });
     proto::Listener { name: listener.name.clone(), api_listener, ..Default::default() }
 }
