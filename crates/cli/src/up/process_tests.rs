@@ -20,7 +20,7 @@ fn supervision() -> (Supervision, TempDir) {
 
 fn shell(script: &str) -> Launch {
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
-    Launch { command, variables: Variables::default(), directory: ".".into() }
+    Launch { command, variables: Variables::default(), directory: ".".into(), seat: None }
 }
 
 fn start(supervision: &Supervision, grace: Duration, script: &'static str) -> Process {
