@@ -5,6 +5,7 @@ use crate::format::Template;
 use crate::header::{EditAction, HeaderEdit};
 use crate::matcher::StringMatch;
 use http::HeaderName;
+use std::collections::BTreeMap;
 
 /// One edit to a message's headers.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,59 +62,45 @@ pub struct HeaderMutations {
 }
 
 /// Applies edits to the query of `target`, a path with or without one. `fill` makes text of a template; `None` leaves
-/// the edit out. Values are percent-encoded where they have to be.
+/// the edit out. As in Envoy, parameters are then in the order of their names, and values that are put in are
+/// percent-encoded.
 pub fn edit_query(
     target: &str,
     edits: &[QueryMutation],
     fill: impl Fn(&Template) -> Option<String>,
 ) -> String {
-    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    let query = query.unwrap_or_default();
-    let mut pairs: Vec<(String, Option<String>)> = query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| match pair.split_once('=') {
-            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-            None => (pair.to_owned(), None),
-        })
-        .collect();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut all: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        all.entry(name).or_default().push(value.to_owned());
+    }
     for edit in edits {
         match edit {
-            QueryMutation::Remove(name) => pairs.retain(|(other, _)| other != name),
+            QueryMutation::Remove(name) => drop(all.remove(name.as_str())),
             QueryMutation::Set { name, value, action } => {
-                let Some(value) = fill(value) else { continue };
-                let is_there = pairs.iter().any(|(other, _)| other == name);
-                let replaces = match action {
-                    EditAction::AppendOrAdd => false,
-                    EditAction::AddIfAbsent if is_there => continue,
-                    EditAction::OverwriteIfExists if !is_there => continue,
-                    EditAction::AddIfAbsent => false,
-                    EditAction::OverwriteIfExists | EditAction::OverwriteOrAdd => true,
-                };
-                let value = Some(encoded(&value));
-                match pairs.iter().position(|(other, _)| other == name).filter(|_| replaces) {
-                    None => pairs.push((name.clone(), value)),
-                    Some(at) => {
-                        let mut seen = false;
-                        pairs.retain(|(other, _)| other != name || !std::mem::replace(&mut seen, true));
-                        if let Some(pair) = pairs.get_mut(at) {
-                            pair.1 = value;
-                        }
+                let Some(value) = fill(value).map(|value| encoded(&value)) else { continue };
+                let is_there = all.contains_key(name.as_str());
+                match action {
+                    EditAction::AddIfAbsent if is_there => {}
+                    EditAction::OverwriteIfExists if !is_there => {}
+                    EditAction::AppendOrAdd | EditAction::AddIfAbsent => {
+                        all.entry(name).or_default().push(value);
+                    }
+                    EditAction::OverwriteIfExists | EditAction::OverwriteOrAdd => {
+                        all.insert(name, vec![value]);
                     }
                 }
             }
         }
     }
-    let mut out = path.to_owned();
-    for (at, (name, value)) in pairs.iter().enumerate() {
-        out.push(if at == 0 { '?' } else { '&' });
-        out.push_str(name);
-        if let Some(value) = value {
-            out.push('=');
-            out.push_str(value);
-        }
+    let pairs =
+        all.iter().flat_map(|(name, values)| values.iter().map(move |value| format!("{name}={value}")));
+    let pairs: Vec<String> = pairs.collect();
+    match pairs.is_empty() {
+        true => path.to_owned(),
+        false => format!("{path}?{}", pairs.join("&")),
     }
-    out
 }
 
 /// Percent-encodes what may not stand in a query's value (RFC 3986, 2.3).
@@ -148,7 +135,7 @@ mod tests {
             set("d", "2", EditAction::AppendOrAdd),
         ];
         let fill = |template: &Template| template.as_literal().map(str::to_owned);
-        assert_eq!(edit_query("/p?a=0&gone&d=1&a=9&e", &edits, fill), "/p?a=1%202&d=1&e&b=x&d=2");
+        assert_eq!(edit_query("/p?a=0&gone&d=1&a=9&e", &edits, fill), "/p?a=1%202&b=x&d=1&d=2&e=");
         assert_eq!(edit_query("/p?gone=1", &edits[..1], fill), "/p");
     }
 }

@@ -347,7 +347,9 @@ impl Stage<'_> {
         self.map_reply(&mut exchange, &mut answer);
         self.mutate_answer(&exchange, exchange.route.as_ref(), answer.headers_mut());
         self.write_grant(answer.headers_mut());
-        self.sign(answer.headers_mut(), None);
+        let host = exchange.route.as_ref().and_then(RouteTaken::virtual_host);
+        let tells = exchange.attempts > 0 && host.is_some_and(|host| host.attempt_count_in_response);
+        self.sign(answer.headers_mut(), tells.then_some(exchange.attempts));
         let mut response = answer.into_response(self.http.server.as_ref());
         exchange.edit_response(response.headers_mut());
         exchange.answered(response.status().as_u16(), response.headers());

@@ -150,11 +150,18 @@ fn faults_and_copies() -> Vec<Case> {
 }
 
 fn guards() -> Vec<Case> {
+    let unsigned = "an answer to a health check does not tell the cluster of the proxy itself";
     let post = |name, lines: &[&str]| send(name, "POST", "/csrf", lines, "x");
     vec![
-        get("a health check", "/healthz", &[]).own().status(200).seen(&[]),
-        get("a health check of a cluster without endpoints", "/healthz-empty", &[]).refused(503),
-        get("a health check of a cluster with one", "/healthz-one", &[]).own().status(200).seen(&[]),
+        get("a health check", "/healthz", &[]).own().status(200).seen(&[]).differs(unsigned),
+        get("a health check of a cluster without endpoints", "/healthz-empty", &[])
+            .refused(503)
+            .differs(unsigned),
+        get("a health check of a cluster with one", "/healthz-one", &[])
+            .own()
+            .status(200)
+            .seen(&[])
+            .differs(unsigned),
         get("no health check", "/healthz/x", &[]).status(200).seen(&["/healthz/x"]),
         post("a form of the site itself", &["Origin: http://main.test"]).status(200),
         post("a form of the site by referer", &["Referer: http://main.test/form"]).status(200),

@@ -55,7 +55,9 @@ impl Facts for View<'_> {
                 text(found.map(Cow::Borrowed), out)
             }
             Command::Environment(name) => {
-                text(std::env::var(name).ok().map(|value| value.into_bytes().into()), out)
+                // As in Envoy, one that is not set is a value, too.
+                let value = std::env::var(name).unwrap_or_else(|_| "-".to_owned());
+                text(Some(value.into_bytes().into()), out)
             }
             Command::ResponseHeader(name, other) => {
                 text(self.response(name).or_else(|| self.response(other.as_ref()?)), out)

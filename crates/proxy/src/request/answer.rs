@@ -112,6 +112,8 @@ pub(super) fn known_length(body: &AnswerBody) -> u64 {
 /// An answer of our own.
 pub(super) struct Answer {
     status: StatusCode,
+    /// What the status would be without gRPC, which puts it elsewhere.
+    code: u16,
     headers: HeaderMap,
     body: Bytes,
 }
@@ -119,7 +121,7 @@ pub(super) struct Answer {
 impl Answer {
     pub(super) fn new(status: u16) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, headers: HeaderMap::new(), body: Bytes::new() }
+        Self { status, code: status.as_u16(), headers: HeaderMap::new(), body: Bytes::new() }
     }
 
     pub(super) fn with_body(self, body: Bytes) -> Self {
@@ -135,6 +137,10 @@ impl Answer {
 
     pub(super) fn status(&self) -> u16 {
         self.status.as_u16()
+    }
+
+    pub(super) fn code(&self) -> u16 {
+        self.code
     }
 
     pub(super) fn set_status(&mut self, status: u16) {
@@ -201,7 +207,7 @@ impl Refusal {
     pub(super) fn answer_with(&self, status: u16, grpc_status: u32, token: &str, words: &str) -> Answer {
         let mut answer = match self.is_grpc {
             true => {
-                let mut answer = Answer::new(200);
+                let mut answer = Answer { code: status, ..Answer::new(200) };
                 answer.set(CONTENT_TYPE, b"application/grpc");
                 answer.set(GRPC_STATUS, grpc_status.to_string().as_bytes());
                 answer.set(GRPC_MESSAGE, words.as_bytes());

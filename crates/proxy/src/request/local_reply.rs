@@ -29,7 +29,7 @@ impl<F: Facts> Facts for Replying<'_, F> {
         match command {
             Command::Simple(Simple::LocalReplyBody) => {
                 out.extend_from_slice(self.text);
-                !self.text.is_empty()
+                true
             }
             command => self.facts.write(command, out),
         }
@@ -44,7 +44,7 @@ impl Stage<'_> {
             return;
         }
         let Some(head) = self.quotable() else { return };
-        exchange.status = answer.status();
+        exchange.status = answer.code();
         let mapper = replies.mapper(&exchange.conditions(&head));
         let is_grpc = answer.headers_mut().get(CONTENT_TYPE).is_some_and(|v| v == "application/grpc");
         let mut text = match is_grpc {

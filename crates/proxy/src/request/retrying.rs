@@ -34,14 +34,15 @@ pub(super) fn shuns(policy: &RetryPolicy, tried: &[u64], endpoint: &EndpointStat
     is_canary || is_omitted
 }
 
-/// Chooses an endpoint that is not left out, in as many picks as the wish has; then any.
+/// Chooses an endpoint that is not left out, in so many picks; then any.
 pub(super) fn choose<'c>(
     cluster: &'c ClusterState,
     wish: &Wish<'_>,
+    picks: u32,
     shuns: impl Fn(&EndpointState) -> bool,
 ) -> Option<&'c Arc<EndpointState>> {
     let mut found = cluster.choose(wish)?;
-    for number in 1..wish.picks.max(1) {
+    for number in 1..picks.max(1) {
         if !shuns(found) {
             break;
         }

@@ -261,7 +261,9 @@ impl<'t> Tries<'t> {
         let session = self.plan.session.as_ref().filter(|_| self.tried.is_empty());
         let named = self.plan.destination.as_ref().or(session);
         let shuns = |endpoint: &EndpointState| self.policy.is_some_and(|p| shuns(p, &self.tried, endpoint));
-        let Some(endpoint) = named.or_else(|| choose(self.plan.cluster, &wish, shuns)) else {
+        let Some(endpoint) = named
+            .or_else(|| choose(self.plan.cluster, &wish, self.policy.map_or(1, |p| p.host_picks), shuns))
+        else {
             let detail = Some(self.plan.cluster.describe_absence());
             return Err(TryFailed { failure: Failure::NoHealthyEndpoint, detail, retry: false });
         };
