@@ -13,7 +13,7 @@ pub(crate) use values::Bytes;
 pub use values::IntOrString;
 
 use crate::diagnostic::Severity;
-use crate::yaml::{Node, key_segment};
+use crate::yaml::{Node, push_index, push_key};
 
 /// Whose rules a resource is read by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,20 +67,23 @@ impl Decoder {
 
     /// Reads `node` as what stands at the field `name` below the current path.
     pub(crate) fn key<T>(&mut self, name: &str, read: impl FnOnce(&mut Self) -> T) -> T {
-        let segment = key_segment(name);
-        let segment = if self.path.is_empty() { segment.trim_start_matches('.') } else { &segment };
-        let segment = segment.to_owned();
-        self.below(&segment, read)
+        let length = self.path.len();
+        push_key(&mut self.path, name);
+        if length == 0 && self.path.starts_with('.') {
+            self.path.remove(0);
+        }
+        self.above(length, read)
     }
 
     /// Reads item `index` of the list at the current path.
     pub(crate) fn index<T>(&mut self, index: usize, read: impl FnOnce(&mut Self) -> T) -> T {
-        self.below(&format!("[{index}]"), read)
+        let length = self.path.len();
+        push_index(&mut self.path, index);
+        self.above(length, read)
     }
 
-    fn below<T>(&mut self, segment: &str, read: impl FnOnce(&mut Self) -> T) -> T {
-        let length = self.path.len();
-        self.path.push_str(segment);
+    /// Reads at the current path, and goes back up to the one of that length.
+    fn above<T>(&mut self, length: usize, read: impl FnOnce(&mut Self) -> T) -> T {
         let value = read(self);
         self.path.truncate(length);
         value

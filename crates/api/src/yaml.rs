@@ -10,7 +10,7 @@ mod scalar;
 mod split;
 
 pub use load::{DuplicateKey, Limits, Loaded, SyntaxError, load};
-pub use path::{Segment, key_segment, segments};
+pub use path::{Segment, key_segment, push_index, push_key, segments};
 pub use scalar::{Kind, Scalar};
 pub use split::{Chunk, split};
 
@@ -147,6 +147,23 @@ pub(crate) fn camel_case(snake: &str) -> String {
         }
     }
     name
+}
+
+/// Whether `name` is what [`camel_case`] makes of `snake`, a name in ASCII.
+pub(crate) fn is_camel_case_of(name: &str, snake: &str) -> bool {
+    let mut letters = name.bytes();
+    let mut raise = false;
+    let same = |letter: u8| match letter {
+        b'_' => {
+            raise = true;
+            true
+        }
+        _ => {
+            let wanted = if std::mem::take(&mut raise) { letter.to_ascii_uppercase() } else { letter };
+            letters.next() == Some(wanted)
+        }
+    };
+    snake.bytes().all(same) && letters.next().is_none()
 }
 
 /// `text`, cut so that a message stays one line.

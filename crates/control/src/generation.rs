@@ -38,9 +38,18 @@ struct Made {
     /// Clusters and endpoints that many proxies have in common, as they were encoded last.
     common: HashMap<CommonKey, CommonLayers>,
     /// Tables by the address of their place, which is kept as well.
-    routes: HashMap<usize, (Arc<Slot>, Arc<Layer>)>,
+    routes: HashMap<usize, RouteLayer>,
     /// Number of resources at which those are dropped that nobody uses any more.
     sweep_at: usize,
+}
+
+/// The tables of a place, encoded.
+#[derive(Clone)]
+struct RouteLayer {
+    slot: Arc<Slot>,
+    layer: Arc<Layer>,
+    /// What they were encoded from, where the next ones are encoded after them: on gateways, which are few.
+    tables: Option<Tables>,
 }
 
 #[derive(Clone)]
@@ -184,17 +193,35 @@ impl Made {
         }
     }
 
-    /// The layer of the tables that belong to this place.
-    fn routes(&mut self, slot: &Arc<Slot>, tables: impl FnOnce() -> Tables) -> Arc<Layer> {
-        let place = self.routes.entry(Arc::as_ptr(slot).addr());
-        let (_, layer) = place.or_insert_with(|| {
-            let mut layer = Layer::default();
-            for table in tables().iter() {
-                layer.insert(table.name.as_str().into(), Kept::Routes(table.clone()).encoded(false));
-            }
-            (slot.clone(), Arc::new(layer))
-        });
-        layer.clone()
+    /// The layer of the tables that belong to this place. `before` is the place of those before them.
+    fn routes(
+        &mut self,
+        slot: &Arc<Slot>,
+        before: Option<&Arc<Slot>>,
+        keep: bool,
+        tables: impl FnOnce() -> Tables,
+    ) -> Arc<Layer> {
+        let place = |slot: &Arc<Slot>| Arc::as_ptr(slot).addr();
+        if let Some(known) = self.routes.get(&place(slot)) {
+            return known.layer.clone();
+        }
+        let before = before.and_then(|slot| self.routes.get(&place(slot)));
+        let tables = tables();
+        let mut layer = Layer::default();
+        for table in tables.iter() {
+            layer.insert(table.name.as_str().into(), encoded_after(table, before));
+        }
+        let layer = Arc::new(layer);
+        let tables = keep.then_some(tables);
+        self.routes.insert(place(slot), RouteLayer { slot: slot.clone(), layer: layer.clone(), tables });
+        layer
+    }
+
+    /// The tables of this place are not what the next ones are encoded after.
+    fn forget_tables(&mut self, slot: &Arc<Slot>) {
+        if let Some(known) = self.routes.get_mut(&Arc::as_ptr(slot).addr()) {
+            known.tables = None;
+        }
     }
 
     /// The layers of what a proxy alone has, taken from `before` where they are the same.
@@ -215,11 +242,22 @@ impl Made {
         if self.routes.len() + self.common.len() + self.encoded.len() < self.sweep_at {
             return;
         }
-        self.routes.retain(|_, (slot, _)| Arc::strong_count(slot) > 1);
+        self.routes.retain(|_, known| Arc::strong_count(&known.slot) > 1);
         self.common.retain(|_, layers| Arc::strong_count(&layers.common) > 1);
         self.encoded.retain(|_, (kept, _)| kept.is_used_elsewhere());
         self.sweep_at = MIN_SWEEP.max(2 * (self.routes.len() + self.common.len() + self.encoded.len()));
     }
+}
+
+/// The bytes of a table; what is as in the table of its name before is copied from there.
+fn encoded_after(table: &Arc<RouteConfiguration>, before: Option<&RouteLayer>) -> VersionedResource {
+    let old = before.and_then(|before| {
+        let old = before.tables.as_ref()?.iter().find(|old| old.name == table.name)?;
+        Some((old, before.layer.find(&table.name)?.1))
+    });
+    let Some((old, resource)) = old else { return Kept::Routes(table.clone()).encoded(false) };
+    let body = codec::encode_routes_after(table, old, resource.body());
+    VersionedResource::new(type_url::ROUTE, &table.name, &version_of(&body), &body)
 }
 
 /// What one proxy is served.
@@ -259,7 +297,12 @@ impl Generation {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.sweep();
         let common = made.common(&portion.common, is_grpc);
-        let routes = made.routes(&portion.routes, || self.mesh.routes(node));
+        let old_routes = before.map(|view| &view.portion.routes);
+        let is_gateway = node.kind == ProxyKind::Router;
+        let routes = made.routes(&portion.routes, old_routes, is_gateway, || self.mesh.routes(node));
+        if let Some(old) = old_routes.filter(|old| !Arc::ptr_eq(old, &portion.routes)) {
+            made.forget_tables(old);
+        }
         let known = before.filter(|view| Arc::ptr_eq(&view.portion.own, &portion.own));
         let own = match known {
             Some(view) => view.own.clone(),

@@ -182,12 +182,14 @@ pub(crate) static WORDS: &[Word] = &[
     ),
 ];
 
-/// What is said of the field at `path` (`spec.http[].timeout`) when it holds `value`; `None` when it takes effect.
-pub(crate) fn standing(kind: &str, path: &str, value: Option<&str>) -> Option<&'static Word> {
-    WORDS
-        .iter()
-        .filter(|word| word.kind == kind)
-        .find(|word| word.value.is_none_or(|wanted| value == Some(wanted)) && is_end_of(word.path, path))
+/// What is said of the field at `path` (`spec.http[].timeout`) when it holds `value`; `None` when it takes effect. `words` are all that is
+/// said of its kind.
+pub(crate) fn standing(
+    mut words: impl Iterator<Item = &'static Word>,
+    path: &str,
+    value: Option<&str>,
+) -> Option<&'static Word> {
+    words.find(|word| word.value.is_none_or(|wanted| value == Some(wanted)) && is_end_of(word.path, path))
 }
 
 fn is_end_of(end: &str, path: &str) -> bool {

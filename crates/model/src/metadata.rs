@@ -143,7 +143,9 @@ impl<V> Map<V> {
 
     /// Takes out what belongs to `key`.
     pub fn remove(&mut self, key: &str) -> Option<V> {
-        self.place(key).ok().map(|at| self.0.remove(at).1)
+        let (_, value) = self.0.remove(self.place(key).ok()?);
+        self.0.shrink_to_fit();
+        Some(value)
     }
 
     /// All entries.

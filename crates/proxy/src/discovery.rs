@@ -9,6 +9,7 @@ mod hub;
 mod intake;
 mod judge;
 mod last_good;
+mod raw;
 mod references;
 mod session;
 mod start;
@@ -18,6 +19,7 @@ mod warming;
 pub use catalog::{ASSIGNMENT, CLUSTER, Catalog, Entry, LISTENER, Origin, ROUTES, Refusal, SECRET, Version};
 pub use hub::Hub;
 pub use last_good::LastGood;
+pub use raw::Raw;
 pub use references::{eds_name, is_dns};
 pub use session::{Request, Response};
 pub use start::add_static;
@@ -32,6 +34,7 @@ use model::endpoint::Assignment;
 use model::tls::{Secret, WORKLOAD_CERTIFICATE, WORKLOAD_TRUST_BUNDLE};
 use session::Session;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use warming::Expected;
@@ -200,7 +203,7 @@ impl Discovery {
                 &secret.name,
                 Origin::Identity,
                 Judged::Secret(Arc::new(secret.clone())),
-                "",
+                &Rc::from(""),
                 None,
                 now,
             );
@@ -212,6 +215,11 @@ impl Discovery {
     pub fn dns_clusters(&self) -> Vec<Arc<model::cluster::Cluster>> {
         let latest = self.catalog.clusters.entries.values().filter_map(|entry| entry.latest.as_ref());
         latest.map(|version| &version.value).filter(|cluster| is_dns(cluster)).cloned().collect()
+    }
+
+    /// Nothing happens at the moment: what is seldom looked at is put where it takes less room.
+    pub fn rest(&mut self) {
+        self.catalog.pack();
     }
 
     /// How far it is. Once complete, it stays so.

@@ -53,6 +53,7 @@ async fn serve(setup: Setup, options: Options, started: Instant) -> Result<(), R
         worker::Options { concurrency, tidy: Some(options.memory.tidy), ..worker::Options::default() };
     let workers = Rc::new(worker::start(hub.live().clone(), &workers));
     spawn_local(timers(hub.clone()));
+    spawn_local(small(hub.clone()));
     spawn_local(give_back(options.memory, workers.clone()));
     spawn_local(dns::follow(hub.clone()));
     spawn_local(names::follow(hub.live().clone()));
@@ -133,6 +134,10 @@ fn listing(workers: &Rc<Workers>) -> Box<dyn Fn() -> Vec<worker::ListenerStatus>
 
 async fn timers(hub: Hub) {
     hub.keep_time().await;
+}
+
+async fn small(hub: Hub) {
+    hub.keep_small().await;
 }
 
 /// Gives memory back that is not used any more: an allocator looks for that only when memory is taken or freed, and a

@@ -37,6 +37,7 @@ mod route;
 mod secret;
 mod small_filter;
 mod spread;
+mod tables;
 mod text;
 mod tls;
 mod transport;
@@ -234,6 +235,16 @@ pub fn decode_routes(proto: &RoutesProto) -> Result<RouteConfiguration, DecodeEr
     Decoder::without_files().routes(proto)
 }
 
+/// Decodes the route configuration in `bytes`, which differs little from `before`, whose bytes these are: what is the same
+/// is taken from there. `None` when [`decode`] has to do it.
+pub fn decode_routes_after(
+    bytes: &[u8],
+    before: &RouteConfiguration,
+    before_bytes: &[u8],
+) -> Option<RouteConfiguration> {
+    tables::decode(&Decoder::without_files(), bytes, (before, before_bytes))
+}
+
 /// Decodes a cluster that names no files.
 pub fn decode_cluster(proto: &ClusterProto) -> Result<Cluster, DecodeError> {
     Decoder::without_files().cluster(proto)
@@ -291,7 +302,12 @@ pub fn encode_api_listener(listener: &Listener) -> Vec<u8> {
 
 /// The value of the route configuration's `Any`.
 pub fn encode_routes(table: &RouteConfiguration) -> Vec<u8> {
-    wire_order::ordered(&routes_proto(table).encode_to_vec(), &wire_order::ROUTES)
+    tables::encode(table, None)
+}
+
+/// The same, faster where it differs little from the table `before`, whose bytes these are.
+pub fn encode_routes_after(table: &RouteConfiguration, before: &RouteConfiguration, bytes: &[u8]) -> Vec<u8> {
+    tables::encode(table, Some((before, bytes)))
 }
 
 /// The value of the cluster's `Any`.

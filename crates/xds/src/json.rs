@@ -1,5 +1,6 @@
 //! Resources as JSON, in Envoy's field names, for people who look at what a proxy was given. Nothing reads it back.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 
 use envoy_types::pb::google::protobuf::Any;
@@ -18,9 +19,10 @@ pub struct JsonWriter {
 
 impl JsonWriter {
     /// For these resources and whatever is packed inside them.
-    pub fn new<'a>(resources: impl Iterator<Item = &'a Any>) -> Self {
+    pub fn new(resources: impl Iterator<Item = impl Borrow<Any>>) -> Self {
         let mut types = BTreeSet::new();
         for any in resources {
+            let any = any.borrow();
             types.extend(message_name(&any.type_url).map(str::to_owned));
             collect_packed(&any.value, &mut types);
         }

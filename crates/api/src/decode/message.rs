@@ -2,7 +2,8 @@
 
 use super::{Decoder, Style, closest};
 use crate::diagnostic::Severity;
-use crate::yaml::{Entry, Node, Value, camel_case};
+use crate::yaml::{Entry, Node, Value, camel_case, is_camel_case_of};
+use std::borrow::Cow;
 
 /// A struct read field by field from a mapping.
 pub(crate) trait Message: Default {
@@ -82,7 +83,10 @@ pub(crate) fn decode_message<M: Message>(node: &Node, decoder: &mut Decoder) -> 
     for entry in entries {
         match position::<M>(&entry.key, decoder.style) {
             Some(index) => {
-                let name = yaml_name(M::FIELDS[index]);
+                let name = match entry.key.contains('_') {
+                    true => yaml_name(M::FIELDS[index]).into(),
+                    false => Cow::from(&entry.key),
+                };
                 if std::mem::replace(&mut written[index], true) {
                     decoder.key(&entry.key, |decoder| {
                         let place = (entry.line, entry.column);
@@ -125,8 +129,10 @@ fn unknown<M: Message>(entry: &Entry, decoder: &mut Decoder) {
 
 fn position<M: Message>(key: &str, style: Style) -> Option<usize> {
     M::FIELDS.iter().position(|field| {
-        let snake = field.0.strip_prefix("r#").unwrap_or(field.0);
-        (style == Style::Protobuf && key == snake) || key == yaml_name(*field)
+        let (name, yaml) = field;
+        let snake = name.strip_prefix("r#").unwrap_or(name);
+        (style == Style::Protobuf && key == snake)
+            || yaml.map_or_else(|| is_camel_case_of(key, snake), |yaml| key == yaml)
     })
 }
 

@@ -26,6 +26,9 @@ impl Default for Limits {
     }
 }
 
+/// Entries of a mapping that are compared with each other instead of being hashed.
+const SMALL: usize = 16;
+
 /// Why a document could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyntaxError {
@@ -230,6 +233,12 @@ impl Builder {
     }
 
     fn without_duplicates(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
+        // Most mappings are small, and have no key twice.
+        let is_new =
+            |(at, entry): (usize, &Entry)| entries.iter().take(at).all(|other| other.key != entry.key);
+        if entries.len() <= SMALL && entries.iter().enumerate().all(is_new) {
+            return entries;
+        }
         let mut lines: HashMap<String, u32> = HashMap::with_capacity(entries.len());
         let mut unique = Vec::with_capacity(entries.len());
         for entry in entries {

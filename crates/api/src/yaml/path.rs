@@ -1,5 +1,7 @@
 //! Field paths, `spec.http[0].match` or `metadata.labels["app.kubernetes.io/name"]`: written and taken apart.
 
+use std::fmt::Write;
+
 /// One step of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Segment {
@@ -11,9 +13,23 @@ pub enum Segment {
 
 /// How a key is written at the end of a path: `.name`, or `["a.b/c"]` when it holds what a path could misread.
 pub fn key_segment(key: &str) -> String {
+    let mut segment = String::with_capacity(key.len() + 1);
+    push_key(&mut segment, key);
+    segment
+}
+
+/// Writes a key at the end of `path`.
+pub fn push_key(path: &mut String, key: &str) {
     let plain =
         !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-' || c == '$');
-    if plain { format!(".{key}") } else { format!("[\"{key}\"]") }
+    let (before, after) = if plain { (".", "") } else { ("[\"", "\"]") };
+    path.extend([before, key, after]);
+}
+
+/// Writes a position in a list at the end of `path`.
+pub fn push_index(path: &mut String, index: usize) {
+    // A string takes everything.
+    let _ = write!(path, "[{index}]");
 }
 
 /// Takes a path apart. What cannot be understood ends it: a path is only ever used to find the nearest place.

@@ -1,9 +1,9 @@
 //! Fields that do nothing: each is told once, where it is written, and the rest of its resource works. The table here is
 //! the one place that says so; `docs/istio-api.md` is made of it.
 
-use crate::support::{Standing, WORDS, standing};
+use crate::support::{Standing, WORDS, Word, standing};
 use crate::world::World;
-use api::yaml::{Node, Value, key_segment};
+use api::yaml::{Node, Value, push_index, push_key};
 use api::{Diagnostic, Object};
 
 /// What the mesh's settings ask for in vain.
@@ -15,7 +15,7 @@ pub(super) fn settings(world: &World, found: &mut Vec<Diagnostic>) {
     if let Some(object) = world.local_mesh_object()
         && let Some(written) = object.source().field("spec").and_then(|spec| spec.field("meshConfig"))
     {
-        Walk { object, kind: "MeshConfig", found }.look_at(written, "spec.meshConfig", "spec");
+        Walk::new(object, "MeshConfig", "spec.meshConfig", found).look_at(written);
     }
 }
 
@@ -23,25 +23,36 @@ pub(super) fn settings(world: &World, found: &mut Vec<Diagnostic>) {
 pub(super) fn fields(world: &World, found: &mut Vec<Diagnostic>) {
     for object in world.objects().iter().filter(|o| WORDS.iter().any(|word| word.kind == o.meta.kind)) {
         if let Some(spec) = object.source().field("spec") {
-            Walk { object, kind: &object.meta.kind, found }.look_at(spec, "spec", "spec");
+            Walk::new(object, &object.meta.kind, "spec", found).look_at(spec);
         }
     }
 }
 
 struct Walk<'w> {
     object: &'w Object,
-    kind: &'w str,
+    /// What is said of fields of its kind.
+    words: Vec<&'static Word>,
+    /// Where it is.
+    path: String,
+    /// The same without positions.
+    general: String,
     found: &'w mut Vec<Diagnostic>,
 }
 
-impl Walk<'_> {
-    /// Looks at the value at `path`; `general` is the path without positions.
-    fn look_at(&mut self, node: &Node, path: &str, general: &str) {
+impl<'w> Walk<'w> {
+    fn new(object: &'w Object, kind: &str, path: &str, found: &'w mut Vec<Diagnostic>) -> Self {
+        let words = WORDS.iter().filter(|word| word.kind == kind).collect();
+        Self { object, words, path: path.to_owned(), general: "spec".to_owned(), found }
+    }
+
+    /// Looks at the value where it is.
+    fn look_at(&mut self, node: &Node) {
+        let (path, general) = (self.path.as_str(), self.general.as_str());
         let text = match &node.value {
             Value::Scalar(scalar) => Some(scalar.text.as_str()),
             _ => None,
         };
-        if let Some(word) = standing(self.kind, general, text)
+        if let Some(word) = standing(self.words.iter().copied(), general, text)
             && says_something(node)
         {
             let name = general.rsplit('.').next().unwrap_or(general).trim_end_matches("[]");
@@ -71,17 +82,32 @@ impl Walk<'_> {
             Value::Scalar(_) => {}
             Value::Sequence(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    self.look_at(item, &format!("{path}[{index}]"), &format!("{general}[]"));
+                    self.below(item, |path| push_index(path, index), |general| general.push_str("[]"));
                 }
             }
             Value::Mapping(entries) => {
                 for entry in entries {
-                    let key = camel_case(&entry.key);
-                    let path = format!("{path}{}", key_segment(&entry.key));
-                    self.look_at(&entry.value, &path, &format!("{general}.{key}"));
+                    let add_name = |general: &mut String| {
+                        general.push('.');
+                        match entry.key.contains('_') {
+                            true => general.push_str(&camel_case(&entry.key)),
+                            false => general.push_str(&entry.key),
+                        }
+                    };
+                    self.below(&entry.value, |path| push_key(path, &entry.key), add_name);
                 }
             }
         }
+    }
+
+    /// Looks at a value one step below.
+    fn below(&mut self, node: &Node, step: impl FnOnce(&mut String), general: impl FnOnce(&mut String)) {
+        let lengths = (self.path.len(), self.general.len());
+        step(&mut self.path);
+        general(&mut self.general);
+        self.look_at(node);
+        self.path.truncate(lengths.0);
+        self.general.truncate(lengths.1);
     }
 }
 

@@ -125,6 +125,7 @@ impl Table {
             let by_locality = spread.weighted_localities && load.of.is_some();
             table.shares.push(Share::new(end, policy, &members, by_locality, &level.all));
         }
+        table.shares.shrink_to_fit();
         table
     }
 

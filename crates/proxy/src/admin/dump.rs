@@ -1,8 +1,7 @@
 //! `/config_dump`: every resource with its version and state, in Envoy's shape. Private keys are left out.
 
 use super::Admin;
-use crate::discovery::{Catalog, Entry, Origin, Refusal, Version};
-use envoy_types::pb::google::protobuf::Any;
+use crate::discovery::{Catalog, Entry, Origin, Raw, Refusal, Version};
 use identity::certificate::Rfc3339;
 use model::routing::RouteTable;
 use serde_json::{Map, Value, json};
@@ -18,7 +17,7 @@ pub(super) fn config_dump(admin: &Admin, with_endpoints: bool) -> Value {
     admin.hub.read(|discovery| {
         let catalog = discovery.catalog();
         let dump = Dump {
-            writer: JsonWriter::new(raws(catalog, with_endpoints).into_iter()),
+            writer: JsonWriter::new(raws(catalog, with_endpoints).into_iter().map(Raw::to_any)),
             revision: &discovery.config().revision,
         };
         let started = wall_clock(admin.started);
@@ -40,12 +39,12 @@ pub(super) fn config_dump(admin: &Admin, with_endpoints: bool) -> Value {
     })
 }
 
-fn raws(catalog: &Catalog, with_endpoints: bool) -> Vec<&Any> {
-    fn of<T>(entries: &BTreeMap<String, Entry<T>>) -> impl Iterator<Item = &Any> {
+fn raws(catalog: &Catalog, with_endpoints: bool) -> Vec<&Raw> {
+    fn of<T>(entries: &BTreeMap<String, Entry<T>>) -> impl Iterator<Item = &Raw> {
         let versions = entries.values().flat_map(|entry| entry.latest.iter().chain(&entry.active));
         versions.filter_map(|version| version.raw.as_deref())
     }
-    let mut all: Vec<&Any> = of(&catalog.clusters.entries).collect();
+    let mut all: Vec<&Raw> = of(&catalog.clusters.entries).collect();
     all.extend(of(&catalog.listeners.entries));
     all.extend(of(&catalog.routes.entries));
     all.extend(of(&catalog.secrets.entries));
@@ -86,7 +85,7 @@ impl Dump<'_> {
             if entry.latest.is_none() && entry.active.is_some() {
                 shown["draining_state"] = json!({});
             }
-            add_error(&mut shown, entry.refusal.as_ref());
+            add_error(&mut shown, entry.refusal.as_deref());
             shown
         });
         json!({
@@ -143,7 +142,7 @@ impl Dump<'_> {
                 false => entry.latest.as_ref().filter(|_| !entry.is_settled()),
             };
             // A refusal is shown beside what is in force instead, or alone.
-            let refusal = entry.refusal.as_ref().filter(|_| active);
+            let refusal = entry.refusal.as_deref().filter(|_| active);
             if version.is_none() && refusal.is_none() {
                 continue;
             }
@@ -158,10 +157,10 @@ impl Dump<'_> {
     fn state<T>(&self, version: &Version<T>, field: &str) -> Value {
         let mut state = Map::new();
         if !version.version.is_empty() {
-            state.insert("version_info".to_owned(), json!(version.version));
+            state.insert("version_info".to_owned(), json!(&*version.version));
         }
         if let Some(raw) = &version.raw {
-            state.insert(field.to_owned(), self.writer.value(raw));
+            state.insert(field.to_owned(), self.writer.value(&raw.to_any()));
         }
         state.insert("last_updated".to_owned(), json!(wall_clock(version.since)));
         Value::Object(state)

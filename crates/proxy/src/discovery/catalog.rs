@@ -2,13 +2,14 @@
 //! force, and the last one that was refused. Whether a resource is acceptable is `judge`'s, when it comes into force
 //! `warming`'s.
 
-use envoy_types::pb::google::protobuf::Any;
+use super::raw::Raw;
 use model::cluster::Cluster;
 use model::endpoint::Assignment;
 use model::listener::Listener;
 use model::routing::RouteTable;
 use model::tls::Secret;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,9 +27,9 @@ pub struct Version<T> {
     /// What it says.
     pub value: Arc<T>,
     /// As the control plane calls it; empty for static resources.
-    pub version: String,
+    pub version: Rc<str>,
     /// The bytes it was decoded from; `None` for what was made here.
-    pub raw: Option<Arc<Any>>,
+    pub raw: Option<Rc<Raw>>,
     /// When it was accepted.
     pub since: Instant,
 }
@@ -81,7 +82,7 @@ pub struct Entry<T> {
     /// The version in force.
     pub active: Option<Version<T>>,
     /// The last refusal, until a version is accepted.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<Box<Refusal>>,
     /// The control plane says that there is no such resource, since then.
     pub gone: Option<Instant>,
 }
@@ -110,11 +111,13 @@ pub struct Kind<T> {
     pub entries: BTreeMap<String, Entry<T>>,
     /// A first answer for this type has come, now or before a restart.
     pub answered: bool,
+    /// What the bytes of such resources are like.
+    model: Option<Rc<[u8]>>,
 }
 
 impl<T> Default for Kind<T> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), answered: false }
+        Self { entries: BTreeMap::new(), answered: false, model: None }
     }
 }
 
@@ -130,6 +133,7 @@ impl<T> Kind<T> {
         let same = known.into_iter().find(|known| known.raw.is_some() && known.raw == version.raw);
         if let Some(same) = same {
             version.value = same.value.clone();
+            version.raw = same.raw.clone();
             version.since = same.since;
         }
         if let Some(active) = entry.active.as_mut().filter(|active| active.is(&version)) {
@@ -142,10 +146,10 @@ impl<T> Kind<T> {
     pub fn refuse(&mut self, name: &str, refusal: Refusal) {
         let crowded = self.entries.len() >= MAX_REFUSED_NAMES;
         match self.entries.get_mut(name) {
-            Some(entry) => entry.refusal = Some(refusal),
+            Some(entry) => entry.refusal = Some(refusal.into()),
             None if crowded => {}
             None => {
-                let entry = Entry { refusal: Some(refusal), ..Entry::default() };
+                let entry = Entry { refusal: Some(refusal.into()), ..Entry::default() };
                 self.entries.insert(name.to_owned(), entry);
             }
         }
@@ -182,6 +186,12 @@ impl<T> Kind<T> {
         self.entries.get(name).is_some_and(|e| e.origin == Origin::Static)
     }
 
+    /// Lets the bytes of all take less room.
+    fn pack(&mut self) {
+        let versions = self.entries.values().flat_map(|entry| entry.latest.iter().chain(&entry.active));
+        versions.filter_map(|version| version.raw.as_ref()).for_each(|raw| raw.pack(&mut self.model));
+    }
+
     /// Names of whatever is not in force as it was last accepted.
     pub fn unsettled(&self) -> Vec<String> {
         let open = self.entries.iter().filter(|(_, entry)| !entry.is_settled());
@@ -208,6 +218,17 @@ pub struct Catalog {
     pub blocked: BTreeMap<String, Version<Listener>>,
     /// Clusters or listeners changed since it was last looked at what they refer to.
     pub touched: bool,
+}
+
+impl Catalog {
+    /// Lets the bytes of all resources take less room.
+    pub(super) fn pack(&mut self) {
+        self.listeners.pack();
+        self.routes.pack();
+        self.clusters.pack();
+        self.assignments.pack();
+        // Secrets stay as they are: there are few, and no other keeps a copy of them.
+    }
 }
 
 /// What is asked for by name, as listeners and clusters tell.

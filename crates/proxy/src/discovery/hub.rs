@@ -13,6 +13,9 @@ use tokio::sync::{Notify, mpsc};
 /// Shortest time between two writes of the last good configuration.
 const SAVE_PAUSE: Duration = Duration::from_secs(1);
 
+/// Nothing for so long, and there is time for what nobody waits for.
+const QUIET: Duration = Duration::from_millis(250);
+
 /// A handle to the discovery. Cloning shares it.
 #[derive(Clone)]
 pub struct Hub(Rc<Shared>);
@@ -23,6 +26,7 @@ struct Shared {
     outgoing: RefCell<Option<mpsc::UnboundedSender<Request>>>,
     stirred: Notify,
     unsaved: Notify,
+    unpacked: Notify,
 }
 
 impl Hub {
@@ -34,6 +38,7 @@ impl Hub {
             outgoing: RefCell::new(None),
             stirred: Notify::new(),
             unsaved: Notify::new(),
+            unpacked: Notify::new(),
         }))
     }
 
@@ -61,6 +66,7 @@ impl Hub {
         }
         if accepted {
             shared.unsaved.notify_one();
+            shared.unpacked.notify_one();
         }
         shared.stirred.notify_waiters();
         result
@@ -106,6 +112,15 @@ impl Hub {
                     }
                 }
             }
+        }
+    }
+
+    /// Lets what was accepted take less room, whenever there is nothing else to do. Never returns.
+    pub async fn keep_small(&self) {
+        loop {
+            self.0.unpacked.notified().await;
+            while tokio::time::timeout(QUIET, self.0.stirred.notified()).await.is_ok() {}
+            self.0.discovery.borrow_mut().rest();
         }
     }
 

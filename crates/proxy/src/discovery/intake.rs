@@ -6,12 +6,12 @@ use super::catalog::{
     ASSIGNMENT, CLUSTER, Catalog, Entry, LISTENER, Origin, ROUTES, Refusal, SECRET, Version,
 };
 use super::judge::{self, Judged};
+use super::raw::Raw;
 use super::session::{Delivered, Request, Response};
-use envoy_types::pb::google::protobuf::Any;
 use model::listener::Listener;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Instant;
 
 impl Discovery {
@@ -32,7 +32,8 @@ impl Discovery {
             if is_fixed(catalog, &type_url, name) {
                 return Err("a static resource has this name".to_owned());
             }
-            let judged = judge::judge(&type_url, name, any);
+            let before = catalog.routes.latest(name).filter(|_| type_url == ROUTES);
+            let judged = judge::judge(&type_url, name, any, before);
             let listener = match &judged {
                 Ok(Judged::Listener(listener)) => listener.clone(),
                 Ok(_) => return judged,
@@ -46,8 +47,8 @@ impl Discovery {
             match claim(&mut taken, name, &listener) {
                 None => judged,
                 Some(reason) => {
-                    let raw = Some(Arc::new(any.clone()));
-                    let version = Version { value: listener, version: version.to_owned(), raw, since: now };
+                    let raw = Some(Raw::new(LISTENER, &any.value));
+                    let version = Version { value: listener, version: version.into(), raw, since: now };
                     blocked.push((name.to_owned(), version));
                     Err(reason)
                 }
@@ -94,11 +95,11 @@ impl Discovery {
         name: &str,
         origin: Origin,
         judged: Judged,
-        version: &str,
-        raw: Option<Arc<Any>>,
+        version: &Rc<str>,
+        raw: Option<Rc<Raw>>,
         now: Instant,
     ) {
-        let version = version.to_owned();
+        let version = version.clone();
         let catalog = &mut self.catalog;
         match judged {
             Judged::Listener(value) => {

@@ -1,12 +1,13 @@
 //! Whether a resource can be used: decoded, and compiled once as it will be when it runs, so that what is accepted
 //! is what works. A refusal names the field and what is wrong with it.
 
-use super::catalog::{ASSIGNMENT, CLUSTER, LISTENER, ROUTES, SECRET};
+use super::catalog::{ASSIGNMENT, CLUSTER, LISTENER, ROUTES, SECRET, Version};
 use super::references::{chains, inline_routes};
 use envoy_types::pb::google::protobuf::Any;
 use model::cluster::{Cluster, Transport};
 use model::endpoint::Assignment;
 use model::listener::Listener;
+use model::route::RouteConfiguration;
 use model::routing::RouteTable;
 use model::tls::{
     CertificatePair, DownstreamTls, PeerValidation, Secret, SecretContent, SecretSource, TlsVersions,
@@ -32,7 +33,8 @@ pub(super) enum Judged {
 }
 
 impl Judged {
-    fn type_url(&self) -> &'static str {
+    /// The type it is of.
+    pub(super) fn type_url(&self) -> &'static str {
         match self {
             Self::Listener(_) => LISTENER,
             Self::Routes(_) => ROUTES,
@@ -54,9 +56,17 @@ impl Judged {
     }
 }
 
-/// Judges what came as `name` of the type `type_url`.
-pub(super) fn judge(type_url: &str, name: &str, any: &Any) -> Result<Judged, String> {
-    let decoded = codec::decode(any).map_err(|error| error.to_string())?;
+/// Judges what came as `name` of the type `type_url`. `before` is the table of that name that is there already.
+pub(super) fn judge(
+    type_url: &str,
+    name: &str,
+    any: &Any,
+    before: Option<&Version<RouteTable>>,
+) -> Result<Judged, String> {
+    let decoded = match before.and_then(|before| decode_after(any, before)) {
+        Some(table) => Resource::Routes(table),
+        None => codec::decode(any).map_err(|error| error.to_string())?,
+    };
     let judged = check(decoded)?;
     if judged.type_url() != type_url {
         return Err(format!("it is a `{}`, which was not asked for here", any.type_url));
@@ -65,6 +75,15 @@ pub(super) fn judge(type_url: &str, name: &str, any: &Any) -> Result<Judged, Str
         return Err(format!("it was sent as `{name}` and calls itself `{}`", judged.name()));
     }
     Ok(judged)
+}
+
+/// A table made from one that it differs little from.
+fn decode_after(any: &Any, before: &Version<RouteTable>) -> Option<RouteConfiguration> {
+    if any.type_url != ROUTES {
+        return None;
+    }
+    let (table, raw) = (before.value.config(), before.raw.as_ref()?);
+    raw.look(|bytes| codec::decode_routes_after(&any.value, table, bytes))
 }
 
 /// Judges what was decoded.

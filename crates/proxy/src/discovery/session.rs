@@ -4,12 +4,13 @@
 use super::Scope;
 use super::catalog::{Catalog, Kind, ORDER, Origin};
 use super::judge::Judged;
+use super::raw::Raw;
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
 use envoy_types::pb::google::protobuf::Any;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 use xds::client::DeltaClient;
 use xds::sotw_client::SotwClient;
 
@@ -62,8 +63,8 @@ pub enum Request {
 #[derive(Debug, Clone)]
 pub(super) struct Accepted {
     pub(super) judged: Judged,
-    pub(super) version: String,
-    pub(super) raw: Arc<Any>,
+    pub(super) version: Rc<str>,
+    pub(super) raw: Rc<Raw>,
 }
 
 /// What a response came to.
@@ -165,7 +166,7 @@ fn apply_delta(
     let applied = client.apply(response, |name, any| {
         let version = version(name);
         let judged = judge(name, &version, any)?;
-        Ok(Accepted { judged, version, raw: Arc::new(any.clone()) })
+        Ok(Accepted { version: version.into(), raw: Raw::new(judged.type_url(), &any.value), judged })
     });
     let refused = applied.rejected.into_iter().map(|(name, reason)| {
         let version = version(&name);
@@ -189,7 +190,11 @@ fn apply_whole(
     let version = response.version_info.clone();
     let applied = client.apply(response, |name, any| {
         let judged = judge(name, &version, any)?;
-        Ok(Accepted { judged, version: version.clone(), raw: Arc::new(any.clone()) })
+        Ok(Accepted {
+            version: version.as_str().into(),
+            raw: Raw::new(judged.type_url(), &any.value),
+            judged,
+        })
     });
     let refused = applied.rejected.into_iter().map(|(name, reason)| (name, version.clone(), reason));
     let delivered = Delivered {
@@ -234,8 +239,8 @@ fn resources<T>(kind: &Kind<T>) -> (Vec<Resource>, Vec<String>) {
         match &entry.latest {
             Some(version) => there.push(Resource {
                 name: name.clone(),
-                version: version.version.clone(),
-                resource: version.raw.as_deref().cloned(),
+                version: version.version.to_string(),
+                resource: version.raw.as_ref().map(|raw| raw.to_any()),
                 ..Resource::default()
             }),
             None if entry.gone.is_some() => gone.push(name.clone()),

@@ -5,15 +5,15 @@ use super::Discovery;
 use super::catalog::{CLUSTER, LISTENER, Origin, SECRET};
 use super::intake::claim;
 use super::judge::{self, Judged};
+use super::raw::Raw;
 use super::references::{
     clusters_of_routes, eds_name, inline_routes, secrets_of_cluster, secrets_of_listener, tables,
 };
-use envoy_types::pb::google::protobuf::Any;
 use model::tls::{WORKLOAD_CERTIFICATE, WORKLOAD_TRUST_BUNDLE};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Instant;
 use xds::bootstrap::{Bootstrap, Problem};
 use xds::codec::{DecodeError, Decoder, Resource};
@@ -76,7 +76,7 @@ impl Start<'_> {
         &mut self,
         field: &str,
         decoded: Result<Resource, DecodeError>,
-        type_url: &str,
+        type_url: &'static str,
         proto: &impl Message,
     ) -> Option<Judged> {
         let judged = match decoded {
@@ -88,14 +88,14 @@ impl Start<'_> {
         };
         match judged {
             Ok(judged) => {
-                let raw = Any { type_url: type_url.to_owned(), value: proto.encode_to_vec() };
+                let raw = Raw::new(type_url, &proto.encode_to_vec());
                 let name = judged.name().to_owned();
                 self.discovery.accept(
                     &name,
                     Origin::Static,
                     judged.clone(),
-                    "",
-                    Some(Arc::new(raw)),
+                    &Rc::from(""),
+                    Some(raw),
                     self.now,
                 );
                 Some(judged)

@@ -1,7 +1,7 @@
 //! Clusters. The HTTP version spoken to them is `upstream`'s, how endpoints are picked `balance`'s and `spread`'s.
 
 use super::endpoint::{self, Names};
-use super::place::{Decoded, Place, fields};
+use super::place::{Decoded, Place, all, fields};
 use super::value::{self, encode_duration, encode_number};
 use super::{balance, health, limits, outlier, spread, transport, upstream};
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
@@ -97,7 +97,7 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
         connect_timeout: connect_timeout.transpose()?.unwrap_or(CONNECT_TIMEOUT),
         http: spoken.http,
         idle_timeout: spoken.idle_timeout,
-        transport_matches: matches.into_iter().map(|(choice, _)| choice).collect(),
+        transport_matches: all(matches.into_iter().map(|(choice, _)| Ok(choice)))?,
         transport,
         proxy_header,
         metadata,

@@ -1,6 +1,6 @@
 //! Endpoints (`ClusterLoadAssignment`).
 
-use super::place::{Decoded, Place, fields};
+use super::place::{Decoded, Place, all, fields};
 use super::value::{self, encode_number};
 use envoy_types::pb::envoy::config::core::v3::{HealthStatus, Locality as LocalityProto};
 use envoy_types::pb::envoy::config::endpoint::v3 as proto;
@@ -44,7 +44,7 @@ pub(crate) fn decode(
     let group = |(i, group)| decode_group(&place.item("endpoints", i), group, names);
     Ok(Assignment {
         cluster: cluster_name.clone(),
-        localities: endpoints.iter().enumerate().map(group).collect::<Decoded<_>>()?,
+        localities: all(endpoints.iter().enumerate().map(group))?,
     })
 }
 
@@ -68,7 +68,7 @@ fn decode_group(
         locality: locality.unwrap_or_default(),
         weight: load_balancing_weight.map(|w| w.value),
         priority: *priority,
-        endpoints: lb_endpoints.iter().enumerate().map(endpoint).collect::<Decoded<_>>()?,
+        endpoints: all(lb_endpoints.iter().enumerate().map(endpoint))?,
     })
 }
 

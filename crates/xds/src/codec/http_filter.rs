@@ -2,7 +2,7 @@
 
 use super::place::{Decoded, Place, fields};
 use super::value::{self, type_name, unpack};
-use super::{authorization, filter, mutation, small_filter};
+use super::{authorization, filter, mutation, small_filter, wire_order};
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
@@ -167,7 +167,10 @@ pub(crate) fn encode(filters: &HttpFilters) -> Vec<proto::HttpFilter> {
     let rules = rules.map(|rules| filter(authorization::RBAC, authorization::encode(rules), false));
     let health = filters.health.iter();
     let health = health
-        .map(|health| filter(small_filter::HEALTH, value::pack(&small_filter::encode_health(health)), false));
+        .map(|health| {
+            let answers = small_filter::encode_health(health);
+            filter(small_filter::HEALTH, value::pack_ordered(&answers, &wire_order::HEALTH_ANSWERS), false)
+        });
     let csrf = filters.csrf.iter().map(|placed| {
         let config = value::pack(&small_filter::encode_csrf(&placed.config));
         filter(small_filter::CSRF, config, placed.disabled)

@@ -34,6 +34,13 @@ impl std::error::Error for DecodeError {}
 /// The answer of everything that decodes.
 pub(crate) type Decoded<T> = Result<T, DecodeError>;
 
+/// All items of a list, without room to spare: there are thousands of lists, most of them of one item.
+pub(crate) fn all<T>(items: impl Iterator<Item = Decoded<T>>) -> Decoded<Vec<T>> {
+    let mut all = items.collect::<Decoded<Vec<T>>>()?;
+    all.shrink_to_fit();
+    Ok(all)
+}
+
 /// A field of the resource that is being decoded: a path that grows on the stack and costs nothing unless it is shown.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {

@@ -2,7 +2,7 @@
 
 use super::place::{Decoded, Place, fields};
 use super::value::{self, decode_duration, decode_limit, encode_duration, encode_number};
-use super::{affinity, headers, text};
+use super::{affinity, headers, text, wire_order};
 use envoy_types::pb::envoy::config::route::v3 as proto;
 use envoy_types::pb::envoy::extensions::retry::host::omit_canary_hosts::v3::OmitCanaryHostsPredicate;
 use envoy_types::pb::envoy::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
@@ -169,7 +169,7 @@ fn encode_predicates(policy: &RetryPolicy) -> Vec<RetryHostPredicate> {
     }
     if !more.omit.is_empty() {
         let config = OmitHostMetadataConfig { metadata_match: affinity::encode_subset(&more.omit) };
-        all.push(predicate(OMIT_METADATA, value::pack(&config)));
+        all.push(predicate(OMIT_METADATA, value::pack_ordered(&config, &wire_order::OMIT_HOSTS)));
     }
     all
 }

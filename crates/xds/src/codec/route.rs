@@ -56,6 +56,12 @@ pub(crate) fn decode(
 const ENVOY_BODY_LIMIT: usize = 4096;
 
 pub(crate) fn encode(table: &RouteConfiguration) -> proto::RouteConfiguration {
+    let virtual_hosts = table.virtual_hosts.iter().map(encode_host).collect();
+    proto::RouteConfiguration { virtual_hosts, ..encode_frame(table) }
+}
+
+/// What the table says of itself, without its virtual hosts.
+pub(super) fn encode_frame(table: &RouteConfiguration) -> proto::RouteConfiguration {
     let (request_headers_to_add, request_headers_to_remove) = headers::encode_edits(&table.request_headers);
     let (response_headers_to_add, response_headers_to_remove) =
         headers::encode_edits(&table.response_headers);
@@ -67,7 +73,6 @@ pub(crate) fn encode(table: &RouteConfiguration) -> proto::RouteConfiguration {
     let largest = bodies.max().filter(|size| *size > ENVOY_BODY_LIMIT);
     proto::RouteConfiguration {
         name: table.name.clone(),
-        virtual_hosts: table.virtual_hosts.iter().map(encode_host).collect(),
         request_headers_to_add,
         request_headers_to_remove,
         response_headers_to_add,
@@ -160,12 +165,16 @@ fn share(routes: &mut [Route]) {
 }
 
 fn encode_host(host: &VirtualHost) -> proto::VirtualHost {
+    proto::VirtualHost { routes: host.routes.iter().map(encode_route).collect(), ..encode_host_frame(host) }
+}
+
+/// What a virtual host says of itself, without its routes.
+pub(super) fn encode_host_frame(host: &VirtualHost) -> proto::VirtualHost {
     let (request_headers_to_add, request_headers_to_remove) = headers::encode_edits(&host.request_headers);
     let (response_headers_to_add, response_headers_to_remove) = headers::encode_edits(&host.response_headers);
     proto::VirtualHost {
         name: host.name.clone(),
         domains: host.domains.clone(),
-        routes: host.routes.iter().map(encode_route).collect(),
         require_tls: match host.require_tls {
             true => proto::virtual_host::TlsRequirementType::All as i32,
             false => proto::virtual_host::TlsRequirementType::None as i32,
@@ -236,7 +245,7 @@ fn decode_route(place: &Place<'_>, route: &proto::Route, mirrors: &[Mirror]) -> 
     })
 }
 
-fn encode_route(route: &Route) -> proto::Route {
+pub(super) fn encode_route(route: &Route) -> proto::Route {
     use proto::route::Action as Proto;
     let (request_headers_to_add, request_headers_to_remove) = headers::encode_edits(&route.request_headers);
     let (response_headers_to_add, response_headers_to_remove) =

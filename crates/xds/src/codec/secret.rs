@@ -165,6 +165,7 @@ pub(crate) fn decode_validation(
             names.push(SanMatch { kind: None, matcher: text::decode_string_match(&place, matcher)? });
         }
     }
+    names.shrink_to_fit();
     let unreadable = |place: Place<'_>, text: &String| place.error(format_args!("`{text}` is no SHA-256"));
     let key = |(i, text): (usize, &String)| {
         let place = place.item("verify_certificate_spki", i);

@@ -2,6 +2,7 @@
 //! resource is subscribed to, metadata.
 
 use super::place::{Decoded, Place, fields};
+use super::wire_order::{Shape, ordered};
 use envoy_types::pb::envoy::config::core::v3 as proto;
 use envoy_types::pb::google::protobuf::{self, Any, BoolValue, ListValue, Struct, UInt32Value, value::Kind};
 use model::address::AddressRange;
@@ -85,6 +86,11 @@ pub(crate) fn unpack<M: Message + Default>(place: &Place<'_>, any: &Any) -> Deco
 
 pub(crate) fn pack<M: Message + Name>(message: &M) -> Any {
     Any { type_url: M::type_url(), value: message.encode_to_vec() }
+}
+
+/// The same for a message with maps, which come in any order.
+pub(crate) fn pack_ordered<M: Message + Name>(message: &M, shape: &Shape) -> Any {
+    Any { type_url: M::type_url(), value: ordered(&message.encode_to_vec(), shape) }
 }
 
 /// A typed extension without its name, for which nobody but people looks.

@@ -16,11 +16,16 @@ static STRUCT: Shape = Shape { maps: &[1], fields: &[(1, &STRUCT_ENTRY)] };
 static METADATA_ENTRY: Shape = Shape { maps: &[], fields: &[(2, &STRUCT)] };
 static METADATA: Shape = Shape { maps: &[1], fields: &[(1, &METADATA_ENTRY)] };
 
+/// Health by cluster, for the filter that answers checks.
+pub(crate) static HEALTH_ANSWERS: Shape = Shape { maps: &[4], fields: &[] };
+/// What retries leave out by metadata.
+pub(crate) static OMIT_HOSTS: Shape = Shape { maps: &[], fields: &[(1, &METADATA)] };
+
 static WEIGHTED: Shape = Shape { maps: &[10], fields: &[(3, &METADATA)] };
 static WEIGHTED_ALL: Shape = Shape { maps: &[], fields: &[(1, &WEIGHTED)] };
 static FORWARD: Shape = Shape { maps: &[], fields: &[(3, &WEIGHTED_ALL), (4, &METADATA)] };
-static ROUTE: Shape = Shape { maps: &[13], fields: &[(2, &FORWARD), (4, &METADATA)] };
-static VIRTUAL_HOST: Shape = Shape { maps: &[15], fields: &[(3, &ROUTE)] };
+pub(crate) static ROUTE: Shape = Shape { maps: &[13], fields: &[(2, &FORWARD), (4, &METADATA)] };
+pub(crate) static VIRTUAL_HOST: Shape = Shape { maps: &[15], fields: &[(3, &ROUTE)] };
 pub(crate) static ROUTES: Shape = Shape { maps: &[16], fields: &[(2, &VIRTUAL_HOST)] };
 static REPLY_FORMAT: Shape = Shape { maps: &[], fields: &[(2, &STRUCT)] };
 static MAPPER: Shape = Shape { maps: &[], fields: &[(4, &REPLY_FORMAT)] };
@@ -87,15 +92,15 @@ fn reorder(message: &[u8], shape: &Shape, out: &mut Vec<u8>) -> Option<()> {
 }
 
 /// Where a field of an encoded message lies.
-struct Field {
-    number: u64,
+pub(crate) struct Field {
+    pub(crate) number: u64,
     /// Where its content begins, if it is length-delimited.
-    content_at: Option<usize>,
-    end: usize,
+    pub(crate) content_at: Option<usize>,
+    pub(crate) end: usize,
 }
 
 impl Field {
-    fn first(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn first(bytes: &[u8]) -> Option<Self> {
         let (tag, at) = varint(bytes)?;
         let (content_at, end) = match tag & 7 {
             0 => (None, at + varint(bytes.get(at..)?)?.1),
