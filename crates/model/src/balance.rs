@@ -41,6 +41,8 @@ pub struct Weights {
     ends: Vec<u64>,
     /// A step that spreads an endpoint's turns out over a round.
     step: u64,
+    /// All are the same.
+    is_even: bool,
 }
 
 impl Weights {
@@ -55,7 +57,9 @@ impl Weights {
             })
             .collect();
         let step = if total == ends.len() as u64 { 1 } else { coprime_step(total) };
-        Self { ends, step }
+        let weight = |at: usize| ends.get(at).map(|end| end - at.checked_sub(1).and_then(|p| ends.get(p)).unwrap_or(&0));
+        let is_even = (1..ends.len()).all(|at| weight(at) == weight(0));
+        Self { ends, step, is_even }
     }
 
     /// How many there are.
@@ -84,10 +88,10 @@ impl Weights {
 }
 
 /// Position of the endpoint to use; `None` when there is none. `active` tells how many requests an endpoint is working
-/// on; `turn` counts picks, for [`LoadBalancing::RoundRobin`]; `choices` is [`Spread::choices`].
+/// on; `turn` counts picks, for [`LoadBalancing::RoundRobin`].
 ///
 /// Weighted round robin walks the weights in steps that spread an endpoint's turns out over the round. Least request
-/// compares `active + 1` over weight, as Envoy does with an active-request bias of 1. The cost does not grow with the
+/// compares `active`, to the power of the bias, over weight; where weights differ, the first of the two is drawn by weight. The cost does not grow with the
 /// number of endpoints, but for a binary search. Policies that are consistent have tables of their own; here they pick
 /// at random.
 pub fn pick(
@@ -96,7 +100,7 @@ pub fn pick(
     active: impl Fn(usize) -> u32,
     turn: u64,
     random: u64,
-    choices: u32,
+    choices: Choices,
 ) -> Option<usize> {
     let total = weights.total();
     if total == 0 {
@@ -109,20 +113,58 @@ pub fn pick(
         LoadBalancing::RoundRobin => weights.position(turn.wrapping_mul(weights.step) % total),
         LoadBalancing::LeastRequest => {
             let count = weights.len() as u64;
-            // Crosswise, so that two loads are compared without division.
-            let load = |a: usize, b: usize| (u64::from(active(a)) + 1) * weights.weight(b);
-            let less = |best: usize, other: usize| match load(other, best) < load(best, other) {
-                true => other,
-                false => best,
+            let less = |best: usize, other: usize| {
+                let load = |at: usize| choices.load(active(at), weights);
+                // Crosswise, so that two loads are compared without division.
+                let scaled = |at: usize, by: usize| load(at) * weights.weight(by) as f64;
+                match scaled(other, best) < scaled(best, other) {
+                    true => other,
+                    false => best,
+                }
             };
-            let (first, second) = two_of(count, random);
+            let (mut first, mut second) = two_of(count, random);
+            if !weights.is_even {
+                // Where none is busy, weights alone decide.
+                first = weights.position((random >> 20) % total);
+                second = match count {
+                    1 => first,
+                    _ => (first + 1 + ((random & 0xf_ffff) % (count - 1)) as usize) % count as usize,
+                };
+            }
             let mut bits = random;
-            (2..choices).fold(if choices < 2 { first } else { less(first, second) }, |best, _| {
+            (2..choices.count).fold(if choices.count < 2 { first } else { less(first, second) }, |best, _| {
                 bits = bits.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
                 less(best, (bits % count) as usize)
             })
         }
     })
+}
+
+/// What [`LoadBalancing::LeastRequest`] compares.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Choices {
+    /// So many endpoints.
+    pub count: u32,
+    /// How much their requests count where weights differ: 0 not at all, 1 as much as weights.
+    pub bias: f64,
+}
+
+impl Default for Choices {
+    fn default() -> Self {
+        Self { count: 2, bias: 1.0 }
+    }
+}
+
+impl Choices {
+    fn load(&self, active: u32, weights: &Weights) -> f64 {
+        match self.bias {
+            _ if weights.is_even => f64::from(active),
+            1.0 => f64::from(active),
+            // Only weights count.
+            0.0 => 0.0,
+            bias => f64::from(active).powf(bias),
+        }
+    }
 }
 
 /// Which of several groups gets a request: the first as long as it is healthy, the next for what it cannot take, and the
@@ -167,18 +209,33 @@ mod tests {
 
     #[test]
     fn nothing_is_picked_from_nothing() {
-        assert_eq!(pick(LoadBalancing::LeastRequest, &Weights::new([]), |_| 0, 0, 0, 2), None);
+        assert_eq!(pick(LoadBalancing::LeastRequest, &Weights::new([]), |_| 0, 0, 0, Choices::default()), None);
     }
 
     #[test]
     fn the_less_busy_of_two_is_picked_and_a_heavier_one_carries_more() {
         for random in [0, 1, 1 << 32, u64::MAX] {
             let of = |weights: [u32; 2], active: [u32; 2]| {
-                pick(LoadBalancing::LeastRequest, &Weights::new(weights), |at| active[at], 0, random, 2)
+                pick(LoadBalancing::LeastRequest, &Weights::new(weights), |at| active[at], 0, random, Choices::default())
             };
             assert_eq!(of([1, 1], [5, 0]), Some(1));
-            assert_eq!(of([1, 10], [0, 5]), Some(1));
+            assert_eq!(of([1, 10], [1, 5]), Some(1));
         }
+    }
+
+    #[test]
+    fn the_bias_says_how_much_requests_count_beside_weights() {
+        let of = |bias| {
+            let choices = Choices { count: 2, bias };
+            let active = |at: usize| [2, 5][at];
+            pick(LoadBalancing::LeastRequest, &Weights::new([1, 4]), active, 0, 0, choices)
+        };
+        assert_eq!([of(1.0), of(2.0)], [Some(1), Some(0)]);
+        let idle = |random: u64| {
+            let random = random << 20;
+            pick(LoadBalancing::LeastRequest, &Weights::new([1, 3]), |_| 0, 0, random, Choices::default())
+        };
+        assert_eq!((0..8).filter(|random| idle(*random) == Some(0)).count(), 2);
     }
 
     #[test]
@@ -201,7 +258,7 @@ mod tests {
         let active = |at: usize| if at == 5 { 0 } else { 9 };
         let found = (0..200_u64).filter(|n| {
             let random = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            pick(LoadBalancing::LeastRequest, &weights, active, 0, random, 32) == Some(5)
+            pick(LoadBalancing::LeastRequest, &weights, active, 0, random, Choices { count: 32, bias: 1.0 }) == Some(5)
         });
         assert!(found.count() > 180);
     }
@@ -214,7 +271,7 @@ mod tests {
             let total: u64 = weights.iter().map(|w| u64::from(*w)).sum();
             let mut hits = vec![0u32; weights.len()];
             for turn in start..start + total {
-                hits[pick(LoadBalancing::RoundRobin, &Weights::new(weights.clone()), |_| 0, turn, 0, 2).unwrap()] += 1;
+                hits[pick(LoadBalancing::RoundRobin, &Weights::new(weights.clone()), |_| 0, turn, 0, Choices::default()).unwrap()] += 1;
             }
             prop_assert_eq!(hits, weights);
         }
@@ -223,7 +280,7 @@ mod tests {
         fn every_pick_is_one_of_the_candidates(count in 1usize..9, turn: u64, random: u64) {
             let weights = Weights::new(vec![1; count]);
             for policy in [LoadBalancing::RoundRobin, LoadBalancing::LeastRequest, LoadBalancing::Random] {
-                prop_assert!(pick(policy, &weights, |_| 0, turn, random, 2).unwrap() < count);
+                prop_assert!(pick(policy, &weights, |_| 0, turn, random, Choices::default()).unwrap() < count);
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::metadata::{Fields, Metadata};
 use crate::outlier::OutlierDetection;
 use crate::provenance::Provenance;
 use crate::tls::UpstreamTls;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A named group of endpoints with the way to reach them.
@@ -45,6 +46,8 @@ pub struct Cluster {
     pub transport_matches: Vec<TransportMatch>,
     /// The transport of endpoints that match none.
     pub transport: Transport,
+    /// How its names are resolved, where it has any.
+    pub dns: Dns,
     /// Each connection begins with who the client is, in this version of the PROXY protocol; `None` says nothing.
     pub proxy_header: Option<ProxyVersion>,
     /// What telemetry reads.
@@ -115,6 +118,7 @@ impl Cluster {
             idle_timeout: None,
             transport_matches: Vec::new(),
             transport: Transport::Plain,
+            dns: Dns::default(),
             proxy_header: None,
             metadata: Metadata::default(),
             provenance: None,
@@ -145,6 +149,58 @@ pub enum Discovery {
     OriginalDestination,
     /// Those of these clusters: the first that is healthy, and the next for what it cannot take.
     Aggregate(Vec<String>),
+}
+
+/// How names are resolved, and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dns {
+    /// Time until a name is asked for again.
+    pub refresh: Duration,
+    /// The answer itself says how long it is good (`respect_dns_ttl`).
+    pub respects_ttl: bool,
+    /// Time until it is asked for again after a failure, and how far that grows; `None` is [`refresh`](Self::refresh).
+    pub failure: Option<(Duration, Duration)>,
+    /// Up to so much is added at random.
+    pub jitter: Duration,
+    /// Which addresses.
+    pub family: Family,
+    /// Servers that are asked instead of the system's.
+    pub servers: Vec<SocketAddr>,
+    /// They are asked over TCP only.
+    pub over_tcp: bool,
+    /// The system's search domains are not tried.
+    pub without_search: bool,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            refresh: Duration::from_secs(5),
+            respects_ttl: false,
+            failure: None,
+            jitter: Duration::ZERO,
+            family: Family::default(),
+            servers: Vec::new(),
+            over_tcp: false,
+            without_search: false,
+        }
+    }
+}
+
+/// Which addresses of a name are used (`DnsLookupFamily`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Family {
+    /// IPv4, and IPv6 where there is none.
+    #[default]
+    PreferV4,
+    /// IPv6, and IPv4 where there is none.
+    PreferV6,
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+    /// Both.
+    All,
 }
 
 /// A transport for endpoints whose metadata say so.

@@ -1,66 +1,185 @@
-//! Names of clusters resolved to addresses, again and again. The last answer stays when the next fails.
-//!
-//! Both address families are asked for; IPv4 addresses are used where there are any.
+//! Names of clusters resolved to addresses, again and again: when an answer is no longer good, or as often as the cluster
+//! says. The last answer stays when servers fail; it goes when they say that there is none.
+
+mod lookup;
 
 use crate::discovery::Hub;
-use crate::names;
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use lookup::{Found, Resolvers, look_up};
 use model::cluster::{Cluster, Discovery};
 use model::endpoint::{Assignment, Endpoint, EndpointAddress};
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Time between two resolutions (Envoy's `dns_refresh_rate`).
-const REFRESH: Duration = Duration::from_secs(5);
-/// Names resolved at the same time.
+/// Names asked for at the same time.
 const CONCURRENCY: usize = 16;
+/// Shortest time between two questions, whatever an answer says.
+const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Answers by name.
 pub type Answers = BTreeMap<String, Vec<IpAddr>>;
 
 /// Resolves what has to be resolved. Never returns.
 pub async fn follow(hub: Hub) {
-    let mut known = Vec::new();
+    let mut book = Book::default();
+    let mut resolvers = Resolvers::default();
+    let mut asked = FuturesUnordered::new();
     loop {
-        let clusters = hub.read(|discovery| discovery.dns_clusters());
-        resolve(&hub, &clusters).await;
-        known.clone_from(&clusters);
-        let refresh = tokio::time::sleep(REFRESH);
-        tokio::pin!(refresh);
-        // A new cluster is resolved at once.
-        loop {
-            let stirred = hub.stirred();
-            if is_other(&hub.read(|discovery| discovery.dns_clusters()), &known) {
-                break;
+        let stirred = hub.stirred();
+        book.keep(hub.read(|discovery| discovery.dns_clusters()));
+        while asked.len() < CONCURRENCY
+            && let Some((cluster, name)) = book.take_due(Instant::now())
+        {
+            let resolver = resolvers.resolver(&cluster.dns);
+            asked.push(async move {
+                let found = look_up(resolver, &name, cluster.dns.family).await;
+                (cluster, name, found)
+            });
+        }
+        tokio::select! {
+            () = stirred => {}
+            Some((cluster, name, found)) = asked.next(), if !asked.is_empty() => {
+                if let Some(assignment) = book.note(&cluster, &name, found, Instant::now()) {
+                    hub.feed(|discovery, now| discovery.resolved(&cluster.name, assignment, now));
+                }
             }
-            tokio::select! {
-                () = &mut refresh => break,
-                () = stirred => {}
-            }
+            () = until(book.next()), if asked.len() < CONCURRENCY => {}
         }
     }
 }
 
-fn is_other(now: &[Arc<Cluster>], known: &[Arc<Cluster>]) -> bool {
-    now.len() != known.len() || now.iter().zip(known).any(|(a, b)| !Arc::ptr_eq(a, b))
+async fn until(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
-async fn resolve(hub: &Hub, clusters: &[Arc<Cluster>]) {
-    let lookups = clusters.iter().map(|cluster| async move {
-        let mut answers = Answers::new();
-        for name in names_of(cluster) {
-            if let Ok(found) = names::lookup(name).await {
-                answers.insert(name.to_owned(), found);
+/// What was asked for and when it will be asked for again.
+#[derive(Default)]
+struct Book(BTreeMap<String, Page>);
+
+/// One cluster's names.
+struct Page {
+    cluster: Arc<Cluster>,
+    names: BTreeMap<String, Line>,
+}
+
+/// One name.
+struct Line {
+    answer: Option<Vec<IpAddr>>,
+    /// `None` while it is asked for.
+    next: Option<Instant>,
+    failures: u32,
+    was_asked: bool,
+}
+
+impl Book {
+    /// Names of these clusters from now on. One that is new, or different, is asked for at once.
+    fn keep(&mut self, clusters: Vec<Arc<Cluster>>) {
+        let mut old = std::mem::take(&mut self.0);
+        for cluster in clusters {
+            let before = old.remove(&cluster.name);
+            let page = match before {
+                Some(page) if Arc::ptr_eq(&page.cluster, &cluster) => page,
+                before => {
+                    let mut known = before.filter(|page| page.cluster.dns == cluster.dns).map(|page| page.names);
+                    let line = |name: &str| {
+                        let answer = known.as_mut().and_then(|known| known.remove(name)).and_then(|l| l.answer);
+                        (name.to_owned(), Line::new(answer))
+                    };
+                    let names = names(&cluster).into_iter().map(line).collect();
+                    Page { cluster: cluster.clone(), names }
+                }
+            };
+            self.0.insert(cluster.name.clone(), page);
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.0.values().flat_map(|page| page.names.values()).filter_map(|line| line.next).min()
+    }
+
+    /// A name that has to be asked for now; it is taken as asked for.
+    fn take_due(&mut self, now: Instant) -> Option<(Arc<Cluster>, String)> {
+        for page in self.0.values_mut() {
+            for (name, line) in &mut page.names {
+                if line.next.is_some_and(|next| next <= now) {
+                    line.next = None;
+                    return Some((page.cluster.clone(), name.clone()));
+                }
             }
         }
-        (cluster, answers)
-    });
-    let mut lookups = futures_util::stream::iter(lookups).buffer_unordered(CONCURRENCY);
-    while let Some((cluster, answers)) = lookups.next().await {
-        let assignment = assignment(cluster, &answers);
-        hub.feed(|discovery, now| discovery.resolved(&cluster.name, assignment, now));
+        None
+    }
+
+    /// Takes an answer; the outer `None` where nothing follows from it, the inner one where there was never an answer.
+    fn note(
+        &mut self,
+        cluster: &Arc<Cluster>,
+        name: &str,
+        found: Found,
+        now: Instant,
+    ) -> Option<Option<Assignment>> {
+        let page = self.0.get_mut(&cluster.name).filter(|page| Arc::ptr_eq(&page.cluster, cluster))?;
+        let line = page.names.get_mut(name)?;
+        line.was_asked = true;
+        let wait = line.take(cluster, found);
+        line.next = Some(now + wait.max(SHORTEST));
+        if page.names.values().any(|line| !line.was_asked) {
+            return None;
+        }
+        if page.names.values().all(|line| line.answer.is_none()) && !page.names.is_empty() {
+            return Some(None);
+        }
+        let answer = |(name, line): (&String, &Line)| (name.clone(), line.answer.clone().unwrap_or_default());
+        Some(assignment(cluster, &page.names.iter().map(answer).collect()))
+    }
+}
+
+impl Line {
+    fn new(answer: Option<Vec<IpAddr>>) -> Self {
+        Self { answer, next: Some(Instant::now()), failures: 0, was_asked: false }
+    }
+
+    /// Takes what was found; how long to wait before the next time.
+    fn take(&mut self, cluster: &Cluster, found: Found) -> Duration {
+        let dns = &cluster.dns;
+        // The standard library seeds its hashers from the operating system, each one differently.
+        let random = RandomState::new().hash_one(0);
+        let jitter = match dns.jitter.as_millis() as u64 {
+            0 => Duration::ZERO,
+            most => Duration::from_millis(random % (most + 1)),
+        };
+        let wait = match found {
+            Found::Failed => {
+                self.failures = self.failures.saturating_add(1);
+                return match dns.failure {
+                    None => dns.refresh + jitter,
+                    Some((base, most)) => {
+                        let grown = base.saturating_mul(1 << self.failures.min(20).saturating_sub(1)).min(most);
+                        // Somewhere up to it, so that not all ask at once.
+                        grown.mul_f64(0.5 + (random >> 11) as f64 / (1_u64 << 54) as f64)
+                    }
+                };
+            }
+            // A logical host keeps the address it had.
+            Found::Nothing if matches!(cluster.discovery, Discovery::LogicalDns(_)) => dns.refresh,
+            Found::Nothing => {
+                self.answer = Some(Vec::new());
+                dns.refresh
+            }
+            Found::Addresses(addresses, ttl) => {
+                self.answer = Some(addresses);
+                ttl.filter(|ttl| dns.respects_ttl && !ttl.is_zero()).unwrap_or(dns.refresh)
+            }
+        };
+        self.failures = 0;
+        wait + jitter
     }
 }
 
@@ -93,11 +212,13 @@ pub fn assignment(cluster: &Cluster, answers: &Answers) -> Option<Assignment> {
             match &endpoint.address {
                 EndpointAddress::Socket(_) => endpoints.push(endpoint.clone()),
                 EndpointAddress::Name(name, port) => {
-                    let addresses = usable(answers.get(name)?);
-                    let taken = if only_first { 1 } else { usize::MAX };
-                    endpoints.extend(
-                        addresses.take(taken).map(|ip| at(endpoint, name, SocketAddr::new(ip, *port))),
-                    );
+                    let found = answers.get(name)?;
+                    let addresses = match only_first {
+                        true => found.first().copied().into_iter().collect(),
+                        false => sorted(found),
+                    };
+                    let here = |ip| at(endpoint, name, SocketAddr::new(ip, *port));
+                    endpoints.extend(addresses.into_iter().map(here));
                 }
             }
         }
@@ -106,13 +227,12 @@ pub fn assignment(cluster: &Cluster, answers: &Answers) -> Option<Assignment> {
     Some(resolved)
 }
 
-/// IPv4 addresses if there are any, else the others; each once, in a fixed order, so that equal answers are equal.
-fn usable(found: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
-    let has_v4 = found.iter().any(IpAddr::is_ipv4);
-    let mut addresses: Vec<IpAddr> = found.iter().copied().filter(|ip| ip.is_ipv4() == has_v4).collect();
+/// Each once, in a fixed order, so that equal answers are equal.
+fn sorted(found: &[IpAddr]) -> Vec<IpAddr> {
+    let mut addresses = found.to_vec();
     addresses.sort_unstable();
     addresses.dedup();
-    addresses.into_iter()
+    addresses
 }
 
 fn at(endpoint: &Endpoint, name: &str, address: SocketAddr) -> Endpoint {
@@ -146,20 +266,39 @@ mod tests {
     }
 
     #[test]
-    fn every_ipv4_address_becomes_an_endpoint() {
-        let found = addresses(&cluster(StrictDns), &["::1", "10.0.0.2", "10.0.0.1", "10.0.0.2"]);
+    fn every_address_becomes_an_endpoint() {
+        let found = addresses(&cluster(StrictDns), &["10.0.0.2", "10.0.0.1", "10.0.0.2"]);
         assert_eq!(found, ["10.0.0.1:80 a.test 3", "10.0.0.2:80 a.test 3"]);
-    }
-
-    #[test]
-    fn ipv6_is_used_where_there_is_nothing_else() {
         assert_eq!(addresses(&cluster(StrictDns), &["::1"]), ["[::1]:80 a.test 3"]);
     }
 
     #[test]
-    fn a_logical_name_has_one_address() {
+    fn a_logical_name_has_the_first_address() {
         let found = addresses(&cluster(LogicalDns), &["10.0.0.2", "10.0.0.1"]);
-        assert_eq!(found, ["10.0.0.1:80 a.test 3"]);
+        assert_eq!(found, ["10.0.0.2:80 a.test 3"]);
+    }
+
+    #[test]
+    fn a_name_is_asked_for_again_when_its_answer_is_no_longer_good_and_failures_change_nothing() {
+        let ip = IpAddr::from([10, 0, 0, 1]);
+        let mut strict = cluster(StrictDns);
+        strict.dns.respects_ttl = true;
+        strict.dns.failure = Some((Duration::from_secs(2), Duration::from_secs(3)));
+        let mut line = Line::new(None);
+        let good = Found::Addresses(vec![ip], Some(Duration::from_secs(30)));
+        assert_eq!(line.take(&strict, good.clone()), Duration::from_secs(30));
+        for _ in 0..9 {
+            let wait = line.take(&strict, Found::Failed);
+            assert!((1..=3).contains(&wait.as_secs()), "{wait:?}");
+            assert_eq!(line.answer.as_deref(), Some(&[ip][..]));
+        }
+        strict.dns.respects_ttl = false;
+        assert_eq!(line.take(&strict, good), Duration::from_secs(5));
+        assert_eq!(line.take(&strict, Found::Nothing), Duration::from_secs(5));
+        assert_eq!(line.answer.as_deref(), Some(&[][..]), "there is none");
+        let mut line = Line::new(Some(vec![ip]));
+        line.take(&cluster(LogicalDns), Found::Nothing);
+        assert_eq!(line.answer.as_deref(), Some(&[ip][..]), "a logical host keeps its address");
     }
 
     #[test]

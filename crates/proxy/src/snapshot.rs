@@ -6,6 +6,7 @@
 //! when, is `discovery`'s.
 
 mod cluster;
+mod announced;
 mod destinations;
 mod endpoint;
 mod listener;

@@ -2,6 +2,7 @@
 //! done, record.
 
 mod passage;
+mod tunnel;
 
 use crate::failure::Failure;
 use crate::local::Local;
@@ -56,6 +57,10 @@ impl Uncalled {
 /// Calls an endpoint for a client that has said nothing yet. Ready when the endpoint speaks first; `None` when it cannot
 /// be told, or not be called.
 pub(crate) async fn call_ahead(local: &Rc<Local>, tcp: &Arc<TcpState>, caller: &Caller) -> Option<Call> {
+    // Inside of a tunnel an endpoint says nothing before it is asked to make one.
+    if tcp.proxy.tunnel.is_some() {
+        return None;
+    }
     let call = call(local, tcp, caller).await.ok()?;
     call.connected.stream.speaks().await?;
     Some(call)
@@ -85,20 +90,45 @@ pub(crate) async fn pass<IO>(
         }
     };
     (exchange.cluster, exchange.attempts, exchange.upstream) = (Some(cluster), attempts, upstream);
+    let stream = match &tcp.proxy.tunnel {
+        None => return carry(exchange, tcp, client, connected.stream).await,
+        Some(tunnel) => tunnel::open(tunnel, &exchange, connected).await,
+    };
+    match stream {
+        Ok(stream) => carry(exchange, tcp, client, stream).await,
+        Err(why) => end(exchange, Failure::UpstreamReset, Some(why)),
+    }
+}
+
+/// Passes bytes between a client and its endpoint until both are done.
+async fn carry<A, B>(mut exchange: Box<Exchange>, tcp: &TcpState, client: A, endpoint: B)
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
     exchange.details = "via_upstream";
     exchange.established();
+    if tcp.proxy.logs_start {
+        exchange.log_now();
+    }
 
-    let mut passage = Passage::new(client, connected.stream);
+    let mut passage = Passage::new(client, endpoint);
+    let mut logged = Instant::now();
     let end_at = tcp.proxy.max_duration.and_then(|limit| Instant::now().checked_add(limit));
     let ended = loop {
         let left = end_at.map(|end| end.saturating_duration_since(Instant::now()));
-        let report = left.map_or(REPORT, |left| left.min(REPORT));
+        let every = tcp.proxy.log_interval.map_or(REPORT, |interval| interval.min(REPORT));
+        let report = left.map_or(every, |left| left.min(every));
         match passage.run(tcp.proxy.idle_timeout, report).await {
             Some(ended) => break ended,
-            None if left.is_some_and(|left| left <= REPORT) => break Ended::Done,
+            None if left.is_some_and(|left| left <= every) => break Ended::Done,
             None => {
                 (exchange.bytes_received, exchange.bytes_sent) = passage.bytes();
                 exchange.report();
+                if tcp.proxy.log_interval.is_some_and(|interval| logged.elapsed() >= interval) {
+                    logged = Instant::now();
+                    exchange.log_now();
+                }
             }
         }
     };
@@ -189,6 +219,7 @@ async fn call(local: &Local, tcp: &TcpState, caller: &Caller) -> Result<Call, Un
             break;
         };
         let active = Active::new(endpoint, permit);
+        let endpoint = &cluster.endpoint_for(endpoint, caller);
         let outcome = connect(&cluster.config, endpoint).await;
         cluster.report(endpoint, verdict(&outcome));
         let (local, peer_uri) = match &outcome {

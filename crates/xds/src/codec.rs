@@ -15,6 +15,7 @@ mod authorization;
 mod balance;
 mod cluster;
 mod condition;
+mod dns;
 mod endpoint;
 mod filter;
 mod forward;

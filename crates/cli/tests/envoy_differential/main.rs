@@ -20,6 +20,7 @@ mod failing;
 mod framing;
 mod headers;
 mod matching;
+mod network;
 mod original;
 mod protocols;
 mod replies;

@@ -10,6 +10,13 @@ use std::time::Duration;
 pub struct Spread {
     /// Endpoints compared by [`LeastRequest`](super::LoadBalancing::LeastRequest).
     pub choices: u32,
+    /// How much requests count beside weights for it, where weights differ (`active_request_bias`).
+    pub bias: f64,
+    /// An endpoint that a hash leads to gets no more than this percent of what all get on average at one time, but is
+    /// passed over (`hash_balance_factor`); `None` is no limit.
+    pub hash_balance: Option<u32>,
+    /// Request headers that name the endpoint to use, in order (`OverrideHost`).
+    pub override_headers: Vec<HeaderName>,
     /// Where less than this percent of a priority can be used, health is not looked at; 0 never.
     pub panic_threshold: f64,
     /// In panic nothing is used instead of everything.
@@ -32,6 +39,9 @@ impl Default for Spread {
     fn default() -> Self {
         Self {
             choices: 2,
+            bias: 1.0,
+            hash_balance: None,
+            override_headers: Vec::new(),
             panic_threshold: 0.0,
             fail_in_panic: false,
             weighted_localities: false,
@@ -86,6 +96,10 @@ pub struct Subsets {
     pub list_as_any: bool,
     /// Where a fallback leads nowhere, too, any endpoint is used.
     pub panic_any: bool,
+    /// Inside of subsets the weights of localities count.
+    pub weighted_localities: bool,
+    /// Each is the less the fewer of its endpoints are in the subset.
+    pub scaled_localities: bool,
 }
 
 /// Subsets by the values of these keys.
@@ -95,6 +109,8 @@ pub struct SubsetSelector {
     pub keys: BTreeSet<String>,
     /// What is done instead of [`Subsets::fallback`] when a request names these keys and there is no such subset.
     pub fallback: Option<Fallback>,
+    /// Where these are not none, a request that finds no subset looks for one by these keys alone (`KEYS_SUBSET`).
+    pub fallback_keys: BTreeSet<String>,
 }
 
 /// What is done where no subset fits.

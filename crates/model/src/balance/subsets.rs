@@ -35,13 +35,20 @@ impl SubsetTables {
     ) -> Self {
         let all = Table::new(policy, spread, candidates);
         let Some(rule) = &spread.subsets else { return Self { all, subsets: None } };
+        let inner = Spread {
+            weighted_localities: spread.weighted_localities && rule.weighted_localities,
+            ..spread.clone()
+        };
         let of = |criteria: &Criteria| {
             let meets = |c: &&Candidate<'_>| {
                 labels(c.position)
                     .map_or(criteria.is_empty(), |labels| meets(labels, criteria, rule.list_as_any))
             };
-            let inside: Vec<Candidate<'_>> = candidates.iter().filter(meets).cloned().collect();
-            Table::new(policy, spread, &inside)
+            let mut inside: Vec<Candidate<'_>> = candidates.iter().filter(meets).cloned().collect();
+            if rule.scaled_localities {
+                scale(&mut inside, candidates);
+            }
+            Table::new(policy, &inner, &inside)
         };
         let mut wanted: Vec<Criteria> = Vec::new();
         for selector in &rule.selectors {
@@ -70,6 +77,14 @@ impl SubsetTables {
         }
         let names_keys = |keys: &BTreeSet<String>| !wanted.is_empty() && keys.iter().eq(wanted.keys());
         let selector = rule.selectors.iter().find(|selector| names_keys(&selector.keys));
+        if let Some(keys) = selector.map(|selector| &selector.fallback_keys).filter(|keys| !keys.is_empty()) {
+            let named = wanted.iter().filter(|(key, _)| keys.contains(*key));
+            let fewer: Criteria = named.map(|(key, value)| (key.clone(), value.clone())).collect();
+            // Fewer each time, so that there is an end to it.
+            if fewer.len() < wanted.len() {
+                return self.table(&fewer);
+            }
+        }
         let found = match selector.and_then(|selector| selector.fallback).unwrap_or(rule.fallback) {
             Fallback::None => None,
             Fallback::Any => Some(&self.all),
@@ -81,6 +96,19 @@ impl SubsetTables {
     /// The table of all endpoints.
     pub fn all(&self) -> &Table {
         &self.all
+    }
+}
+
+/// Lets the locality of each of `inside` weigh what of `all` its endpoints are still there.
+fn scale(inside: &mut [Candidate<'_>], all: &[Candidate<'_>]) {
+    let place = |c: &Candidate<'_>| (c.priority, c.locality);
+    let places: Vec<(u32, u32)> = inside.iter().map(place).collect();
+    for candidate in inside {
+        let at = place(candidate);
+        let here = places.iter().filter(|other| **other == at).count() as u64;
+        let there = all.iter().filter(|other| place(other) == at).count() as u64;
+        candidate.locality_weight =
+            candidate.locality_weight.map(|weight| (u64::from(weight) * here).div_ceil(there.max(1)) as u32);
     }
 }
 
@@ -153,6 +181,7 @@ mod tests {
         let selector = |keys: &[&str]| SubsetSelector {
             keys: keys.iter().map(|key| (*key).to_owned()).collect(),
             fallback: None,
+            fallback_keys: BTreeSet::new(),
         };
         Subsets {
             fallback,
@@ -189,6 +218,16 @@ mod tests {
         let mut own = rule(Fallback::Any);
         own.selectors.iter_mut().for_each(|selector| selector.fallback = Some(Fallback::None));
         assert_eq!(picks(&tables(own), &[("version", "v3")]), []);
+    }
+
+    #[test]
+    fn a_request_may_be_content_with_fewer_keys() {
+        let mut fewer = rule(Fallback::None);
+        fewer.selectors[1].fallback_keys = ["version".to_owned()].into();
+        let tables = tables(fewer);
+        assert_eq!(picks(&tables, &[("version", "v1"), ("stage", "prod")]), [1]);
+        assert_eq!(picks(&tables, &[("version", "v1"), ("stage", "test")]), [0, 1]);
+        assert_eq!(picks(&tables, &[("version", "v3"), ("stage", "test")]), []);
     }
 
     #[test]

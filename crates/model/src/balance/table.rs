@@ -2,7 +2,7 @@
 //! A pick allocates nothing.
 
 use super::hash::{Maglev, Member, Ring};
-use super::{LoadBalancing, Spread, Weights, pick};
+use super::{Choices, LoadBalancing, Spread, Weights, pick};
 
 /// So much health is taken for full health, in percent: a priority gives away traffic only below 72 % of healthy
 /// endpoints.
@@ -55,7 +55,9 @@ pub struct Ask {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Table {
     policy: LoadBalancing,
-    choices: u32,
+    choices: Choices,
+    /// [`Spread::hash_balance`].
+    bound: Option<u32>,
     shares: Vec<Share>,
 }
 
@@ -73,6 +75,8 @@ struct Share {
 #[derive(Debug, Clone, PartialEq)]
 struct Part {
     positions: Vec<u32>,
+    /// Their shares of what the part gets; only where they are hashed.
+    portions: Vec<f64>,
     order: Order,
 }
 
@@ -108,7 +112,8 @@ impl Table {
     /// The table of `candidates` under a policy.
     pub fn new(policy: LoadBalancing, spread: &Spread, candidates: &[Candidate<'_>]) -> Self {
         let levels = levels(candidates);
-        let mut table = Self { policy, choices: spread.choices, shares: Vec::new() };
+        let choices = Choices { count: spread.choices, bias: spread.bias };
+        let mut table = Self { policy, choices, bound: spread.hash_balance, shares: Vec::new() };
         let mut end = 0;
         for load in loads(&levels, spread.panic_threshold) {
             if load.percent == 0 {
@@ -148,9 +153,13 @@ impl Table {
             all => all.get(share.weights.position((ask.random >> 20).checked_rem(share.weights.total())?))?,
         };
         let hash = ask.hash.unwrap_or(ask.random);
+        let bounded = |at: usize| match self.bound {
+            Some(percent) => part.within(percent, at, hash, &active),
+            None => at,
+        };
         let at = match &part.order {
-            Order::Ring(ring) => ring.pick(hash, ask.attempt)?,
-            Order::Maglev(maglev) => maglev.pick(hash, ask.attempt)?,
+            Order::Ring(ring) => bounded(ring.pick(hash, ask.attempt)?),
+            Order::Maglev(maglev) => bounded(maglev.pick(hash, ask.attempt)?),
             Order::Weighted(weights) => {
                 let active = |at: usize| part.positions.get(at).map_or(0, |position| active(*position));
                 pick(self.policy, weights, active, ask.turn, ask.random, self.choices)?
@@ -244,7 +253,43 @@ impl Part {
             _ => Order::Weighted(Weights::new(members.iter().map(|c| c.weight))),
         };
         let weighs = |c: &&&Candidate<'_>| !policy.is_consistent() || weight(c) > 0.0;
-        Self { positions: members.iter().filter(weighs).map(|c| c.position).collect(), order }
+        let portions = match policy.is_consistent() {
+            true => hashed().into_iter().map(|(_, share)| share).collect(),
+            false => Vec::new(),
+        };
+        Self { positions: members.iter().filter(weighs).map(|c| c.position).collect(), portions, order }
+    }
+
+    /// `at`, or where that one has more than its part of the requests under way, another one: in an order that only the
+    /// hash decides.
+    fn within(&self, percent: u32, at: usize, hash: u64, active: &impl Fn(u32) -> u32) -> usize {
+        let busy = |at: usize| self.positions.get(at).map_or(0, |position| u64::from(active(*position)));
+        let all: u64 = (0..self.positions.len()).map(busy).sum();
+        let slots = ((all + 1) * u64::from(percent)).div_ceil(100) as f64;
+        let load = |at: usize| {
+            let own = (slots * self.portions.get(at).copied().unwrap_or(0.0)).ceil().max(1.0);
+            busy(at) as f64 / own
+        };
+        if load(at) <= 1.0 {
+            return at;
+        }
+        let mut order: Vec<usize> = (0..self.positions.len()).collect();
+        let mut random = hash | 1;
+        let (mut best, mut least) = (at, load(at));
+        for number in 0..order.len() {
+            random = random.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+            let other = number + random as usize % (order.len() - number);
+            order.swap(number, other);
+            let Some(next) = order.get(number).copied() else { break };
+            let found = load(next);
+            if found <= 1.0 {
+                return next;
+            }
+            if found < least {
+                (best, least) = (next, found);
+            }
+        }
+        best
     }
 }
 

@@ -184,3 +184,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn no_endpoint_gets_much_more_than_its_part_of_what_is_hashed() {
+    let keys = ["a", "b", "c"];
+    let candidates: Vec<Candidate<'_>> = (0..3)
+        .map(|position| Candidate {
+            position,
+            priority: 0,
+            locality: 0,
+            locality_weight: None,
+            weight: 1,
+            standing: Standing::Healthy,
+            key: keys[position as usize],
+        })
+        .collect();
+    let bounded = Spread { hash_balance: Some(120), ..Spread::default() };
+    let table = Table::new(LoadBalancing::Maglev(251), &bounded, &candidates);
+    let mut active = [0_u32; 3];
+    for _ in 0..30 {
+        let ask = Ask { hash: Some(7), ..Ask::default() };
+        active[table.pick(&ask, |at| active[at as usize]).unwrap() as usize] += 1;
+    }
+    assert!(active.iter().all(|count| (7..=14).contains(count)), "{active:?}");
+    let free = Table::new(LoadBalancing::Maglev(251), &Spread::default(), &candidates);
+    let always = |_| free.pick(&Ask { hash: Some(7), ..Ask::default() }, |_| 9);
+    assert!((0..9).map(always).all(|at| at == always(0)));
+}

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc};
 
 /// Shortest time between two writes of the last good configuration.
@@ -92,9 +93,9 @@ impl Hub {
         *self.0.outgoing.borrow_mut() = None;
     }
 
-    /// Returns after the next time something was fed in.
-    pub async fn stirred(&self) {
-        self.0.stirred.notified().await;
+    /// Ready after the next time something is fed in, from now on.
+    pub fn stirred(&self) -> Notified<'_> {
+        self.0.stirred.notified()
     }
 
     /// Gives up waiting for what does not come, when it is time. Never returns.

@@ -305,6 +305,21 @@ impl Exchange {
         View { exchange: self, end: Instant::now(), messages: Some(Messages { request, response: None }) }
     }
 
+    /// Writes a line to the logs as things stand; its end writes another one.
+    pub fn log_now(&self) {
+        if self.recorder.logs.is_none() {
+            return;
+        }
+        let mut copy = Self::new(&self.recorder, &self.connection, None);
+        (copy.start, copy.start_time) = (self.start, self.start_time);
+        (copy.cluster, copy.upstream) = (self.cluster.clone(), self.upstream.clone());
+        (copy.attempts, copy.details, copy.flags) = (self.attempts, self.details, self.flags);
+        (copy.bytes_received, copy.bytes_sent) = (self.bytes_received, self.bytes_sent);
+        copy.peer = self.peer.clone();
+        copy.finished = true;
+        enqueue(&self.recorder.telemetry, Box::new(copy), Instant::now());
+    }
+
     /// Its end: logs and metrics are written. The same happens when it is dropped.
     pub fn finish(mut self: Box<Self>) {
         self.finished = true;

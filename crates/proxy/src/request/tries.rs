@@ -271,7 +271,10 @@ impl<'t> Tries<'t> {
             self.tried.push(endpoint.id);
         }
         self.trying = Some(endpoint.clone());
-        Ok(endpoint.clone())
+        match self.plan.cluster.announces() {
+            false => Ok(endpoint.clone()),
+            true => Ok(self.plan.cluster.endpoint_for(endpoint, &self.stage.context.connection.caller())),
+        }
     }
 
     /// Tells outlier detection what the try that is on came to.

@@ -1,6 +1,7 @@
 //! Clusters as they run: endpoints flattened, tables for picking them, and the state that outlives a change of
 //! configuration.
 
+use super::announced::{self, Announced};
 use super::destinations::Destinations;
 use super::endpoint::EndpointState;
 use super::transport::Transports;
@@ -39,6 +40,8 @@ pub struct ClusterState {
     availability: AtomicU32,
     /// Endpoints that clients named, where that is what they are picked by.
     destinations: Option<Destinations>,
+    /// Endpoints as they are for one client, where they are told of it.
+    announced: Option<Announced>,
 }
 
 /// An endpoint's place in the assignment.
@@ -89,7 +92,12 @@ impl ClusterState {
         {
             return old.clone();
         }
-        let mut transports = Transports { config, http: cluster.http, made: Vec::new() };
+        let mut transports = Transports {
+            config,
+            http: cluster.http,
+            made: Vec::new(),
+            preface: cluster.proxy_header.map(announced::own),
+        };
         let localities = assignment.iter().flat_map(|a| &a.localities).enumerate();
         let mut endpoints = Vec::new();
         let mut places = Vec::new();
@@ -97,7 +105,13 @@ impl ClusterState {
             for endpoint in &locality.endpoints {
                 let EndpointAddress::Socket(address) = endpoint.address else { continue };
                 let transport = cluster.transport_for(endpoint);
-                let before = old.and_then(|old| old.endpoint_at(address, transport));
+                let before = match cluster.discovery {
+                    // A logical host stays the same wherever it is: its connections live on.
+                    Discovery::LogicalDns(_) => {
+                        old.and_then(|old| old.endpoints.first()).filter(|e| e.has_transport(transport))
+                    }
+                    _ => old.and_then(|old| old.endpoint_at(address, transport)),
+                };
                 endpoints.push(EndpointState::new(address, endpoint, transport, &mut transports, before));
                 places.push(Place {
                     locality: number as u32,
@@ -117,6 +131,7 @@ impl ClusterState {
             alarm: previous.alarm.clone(),
             availability: AtomicU32::new(0),
             destinations: Destinations::new(cluster, &mut transports),
+            announced: cluster.proxy_header.map(Announced::new),
         };
         state.refresh();
         Arc::new(state)
@@ -219,8 +234,8 @@ impl ClusterState {
 
     /// The endpoint that a client named or wanted to reach, where that is what this cluster's endpoints are.
     pub fn destination(&self, headers: &HeaderMap, caller: &Caller) -> Option<Arc<EndpointState>> {
-        let destinations = self.destinations.as_ref()?;
         let spread = &self.config.spread;
+        let Some(destinations) = self.destinations.as_ref() else { return self.overridden(headers) };
         let header = spread.destination_header.as_ref().and_then(|name| headers.get(name));
         let named: Option<SocketAddr> = header.and_then(|value| value.to_str().ok()?.parse().ok());
         let mut address = named.or(caller.is_restored.then_some(caller.local))?;
@@ -230,10 +245,35 @@ impl ClusterState {
         Some(destinations.at(address))
     }
 
+    /// The endpoint of this cluster that a header names, if it can be used.
+    fn overridden(&self, headers: &HeaderMap) -> Option<Arc<EndpointState>> {
+        let values = self.config.spread.override_headers.iter().filter_map(|name| headers.get(name));
+        let named = values.filter_map(|value| value.to_str().ok()?.split(',').next()?.trim().parse().ok());
+        let find = |address: SocketAddr| self.endpoints.iter().find(|endpoint| endpoint.address == address);
+        let usable = |endpoint: &&Arc<EndpointState>| endpoint.standing(&self.config) != Standing::Unhealthy;
+        named.filter_map(find).find(usable).cloned()
+    }
+
+    /// `endpoint` as it is for connections made for `caller`.
+    pub fn endpoint_for(&self, endpoint: &Arc<EndpointState>, caller: &Caller) -> Arc<EndpointState> {
+        match &self.announced {
+            None => endpoint.clone(),
+            Some(announced) => announced.of(endpoint, caller),
+        }
+    }
+
+    /// Whether endpoints are told who connections are made for.
+    pub fn announces(&self) -> bool {
+        self.announced.is_some()
+    }
+
     /// Forgets endpoints that clients named once.
     pub fn sweep(&self) {
         if let Some(destinations) = &self.destinations {
             destinations.sweep(self.config.idle_timeout);
+        }
+        if let Some(announced) = &self.announced {
+            announced.sweep(self.config.idle_timeout);
         }
     }
 
@@ -241,7 +281,10 @@ impl ClusterState {
     pub fn each_endpoint(&self, mut act: impl FnMut(&EndpointState)) {
         self.endpoints.iter().for_each(|endpoint| act(endpoint));
         if let Some(destinations) = &self.destinations {
-            destinations.each(act);
+            destinations.each(&mut act);
+        }
+        if let Some(announced) = &self.announced {
+            announced.each(act);
         }
     }
 

@@ -24,6 +24,8 @@ pub struct EndpointState {
     pub active: Arc<AtomicU32>,
     /// What we found out about it.
     pub vitals: Arc<Vitals>,
+    /// What a connection to it begins with, before TLS.
+    pub preface: Option<Arc<[u8]>>,
     configured: Transport,
 }
 
@@ -120,7 +122,22 @@ impl EndpointState {
             transport: transports.state(transport),
             active,
             vitals,
+            preface: transports.preface.clone(),
             configured: transport.clone(),
+        })
+    }
+
+    /// The same for connections that begin with `preface`, which nobody else shares.
+    pub(super) fn beginning_with(&self, preface: Arc<[u8]>) -> Arc<Self> {
+        Arc::new(Self {
+            id: new_id(),
+            address: self.address,
+            endpoint: self.endpoint.clone(),
+            transport: self.transport.clone(),
+            active: self.active.clone(),
+            vitals: self.vitals.clone(),
+            preface: Some(preface),
+            configured: self.configured.clone(),
         })
     }
 
@@ -138,8 +155,13 @@ impl EndpointState {
             transport: self.transport.clone(),
             active: Arc::default(),
             vitals: Arc::default(),
+            preface: self.preface.clone(),
             configured,
         })
+    }
+
+    pub(super) fn has_transport(&self, transport: &Transport) -> bool {
+        self.configured == *transport
     }
 
     pub(super) fn is_at(&self, address: SocketAddr, transport: &Transport) -> bool {

@@ -39,6 +39,8 @@ pub(super) struct Transports<'c> {
     pub(super) config: &'c Config,
     pub(super) http: UpstreamHttp,
     pub(super) made: Vec<(Transport, TransportState)>,
+    /// What connections that are made for nobody begin with.
+    pub(super) preface: Option<Arc<[u8]>>,
 }
 
 impl Transports<'_> {

@@ -13,6 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -94,9 +95,9 @@ impl From<Limited> for ConnectError {
 pub async fn connect(cluster: &Cluster, endpoint: &EndpointState) -> Result<Connected, ConnectError> {
     let address = endpoint.address;
     let limit = cluster.connect_timeout;
-    if cluster.proxy_header.is_some() {
+    if cluster.proxy_header.is_some() && endpoint.preface.is_none() {
         // Who is behind it trusts what the header says: without one there is no connection.
-        let reason = "headers of the PROXY protocol towards endpoints are not written yet";
+        let reason = "no header of the PROXY protocol is there to begin with";
         return Err(ConnectError::Tcp(address, io::Error::new(io::ErrorKind::Unsupported, reason)));
     }
     match tokio::time::timeout(limit, establish(endpoint, cluster.connections.keepalive)).await {
@@ -123,6 +124,10 @@ async fn establish(
     if let Some(keepalive) = keepalive {
         // A connection without probes is as good as it would be without the setting.
         let _ = SockRef::from(&tcp).set_tcp_keepalive(&probes(keepalive));
+    }
+    let mut tcp = tcp;
+    if let Some(preface) = &endpoint.preface {
+        tcp.write_all(preface).await.map_err(|e| ConnectError::Tcp(address, e))?;
     }
     let local = tcp.local_addr().ok();
     let Some((config, server_name)) = tls else {

@@ -6,6 +6,7 @@ use super::place::{Decoded, Place, fields};
 use super::spread;
 use super::value::{self, encode_number, type_name, unpack};
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
+use envoy_types::pb::envoy::config::core::v3::RuntimeDouble;
 use envoy_types::pb::envoy::extensions::load_balancing_policies as policies;
 use envoy_types::pb::google::protobuf::{Any, UInt32Value, UInt64Value};
 use http::HeaderName;
@@ -40,7 +41,7 @@ pub(crate) fn decode(
         (Ok(LbPolicy::LeastRequest), _) => {
             if let Some(LbConfig::LeastRequestLbConfig(config)) = config {
                 let place = place.field("least_request_lb_config");
-                place.refuse("active_request_bias", &config.active_request_bias)?;
+                spread.bias = decode_bias(&place, &config.active_request_bias)?;
                 spread.choices = decode_choices(&place, &config.choice_count)?;
                 spread.slow_start = spread::decode_slow_start(&place, &config.slow_start_config)?;
             }
@@ -101,6 +102,13 @@ fn decode_destination(
 
 /// Most endpoints compared for one pick.
 const MOST_CHOICES: u32 = 128;
+
+fn decode_bias(place: &Place<'_>, bias: &Option<RuntimeDouble>) -> Decoded<f64> {
+    match bias.as_ref().map_or(1.0, |bias| bias.default_value) {
+        bias if bias >= 0.0 && bias.is_finite() => Ok(bias),
+        bias => Err(place.field("active_request_bias").error(format_args!("{bias} is not 0 or more"))),
+    }
+}
 
 fn decode_choices(place: &Place<'_>, count: &Option<UInt32Value>) -> Decoded<u32> {
     match count.map_or(2, |count| count.value) {
@@ -180,11 +188,14 @@ pub(crate) fn encode(
             (LbPolicy::RoundRobin, config)
         }
         (_, LoadBalancing::LeastRequest) => {
-            let says = slow_start_config.is_some() || spread.choices != 2;
+            let says = slow_start_config.is_some() || spread.choices != 2 || spread.bias != 1.0;
             let config = proto::cluster::LeastRequestLbConfig {
                 choice_count: encode_number(spread.choices),
                 slow_start_config,
-                ..Default::default()
+                active_request_bias: (spread.bias != 1.0).then(|| RuntimeDouble {
+                    default_value: spread.bias,
+                    runtime_key: "active_request_bias".to_owned(),
+                }),
             };
             (LbPolicy::LeastRequest, says.then_some(LbConfig::LeastRequestLbConfig(config)))
         }
@@ -240,10 +251,11 @@ fn decode_policy(place: &Place<'_>, any: &Any, spread: &mut Spread) -> Decoded<O
         "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest" => {
             let config: policies::least_request::v3::LeastRequest = unpack(place, any)?;
             fields!(place, &config => policies::least_request::v3::LeastRequest {
-                honoured: choice_count, locality_lb_config, slow_start_config;
+                honoured: choice_count, locality_lb_config, slow_start_config, active_request_bias;
                 ignored: ;
-                refused: active_request_bias, enable_full_scan, selection_method;
+                refused: enable_full_scan, selection_method;
             });
+            spread.bias = decode_bias(place, active_request_bias)?;
             spread.choices = decode_choices(place, choice_count)?;
             spread.slow_start = spread::decode_slow_start_policy(place, slow_start_config)?;
             decode_locality(locality_lb_config, spread);
@@ -260,7 +272,7 @@ fn decode_policy(place: &Place<'_>, any: &Any, spread: &mut Spread) -> Decoded<O
             if config.hash_function > 1 {
                 return Err(place.field("hash_function").unsupported("MURMUR_HASH_2"));
             }
-            place.refuse("hash_balance_factor", &config.hash_balance_factor)?;
+            spread.hash_balance = spread::decode_bound(place, &config.hash_balance_factor)?;
             spread.weighted_localities = config.locality_weighted_lb_config.is_some();
             decode_consistent(place, &config.consistent_hashing_lb_config, spread)?;
             spread.hash_host_names |= config.use_hostname_for_hashing;
@@ -272,7 +284,33 @@ fn decode_policy(place: &Place<'_>, any: &Any, spread: &mut Spread) -> Decoded<O
             decode_consistent(place, &config.consistent_hashing_lb_config, spread)?;
             decode_maglev(place, &config.table_size).map(Some)
         }
+        "envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost" => {
+            decode_override(place, &unpack(place, any)?, spread).map(Some)
+        }
         _ => Ok(None),
+    }
+}
+
+fn decode_override(
+    place: &Place<'_>,
+    config: &policies::override_host::v3::OverrideHost,
+    spread: &mut Spread,
+) -> Decoded<LoadBalancing> {
+    fields!(place, config => policies::override_host::v3::OverrideHost {
+        honoured: override_host_sources, fallback_policy;
+        // Nothing here reads what it would leave.
+        ignored: selected_host_key;
+        refused: ;
+    });
+    for (i, source) in override_host_sources.iter().enumerate() {
+        let place = place.item("override_host_sources", i);
+        place.refuse("metadata", &source.metadata)?;
+        spread.override_headers.push(headers::decode_plain_name(&place.field("header"), &source.header)?);
+    }
+    let place = place.field("fallback_policy");
+    match fallback_policy {
+        Some(chain) => decode_chain(&place, chain, spread),
+        None => Err(place.error("this field is required")),
     }
 }
 
@@ -284,11 +322,12 @@ fn decode_consistent(
     let Some(config) = config else { return Ok(()) };
     let place = place.field("consistent_hashing_lb_config");
     fields!(place, config => ConsistentHashingLbConfig {
-        honoured: use_hostname_for_hashing;
+        honoured: use_hostname_for_hashing, hash_balance_factor;
         ignored: ;
-        refused: hash_balance_factor, hash_policy;
+        refused: hash_policy;
     });
     spread.hash_host_names = *use_hostname_for_hashing;
+    spread.hash_balance = spread::decode_bound(&place, hash_balance_factor)?.or(spread.hash_balance);
     Ok(())
 }
 

@@ -3,19 +3,17 @@
 use super::endpoint::{self, Names};
 use super::place::{Decoded, Place, all, fields};
 use super::value::{self, encode_duration, encode_number};
-use super::{balance, health, limits, outlier, spread, transport, upstream};
+use super::{balance, dns, health, limits, outlier, spread, transport, upstream};
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
 use envoy_types::pb::envoy::config::core::v3::TcpKeepalive;
 use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig as AggregateConfig;
-use envoy_types::pb::envoy::extensions::clusters::dns::v3::DnsCluster;
 use model::cluster::{
-    CONNECT_TIMEOUT, Cluster, Connections, Discovery, Keepalive, ProxyVersion, TransportMatch,
+    CONNECT_TIMEOUT, Cluster, Connections, Discovery, Dns, Keepalive, ProxyVersion, TransportMatch,
 };
 use proto::cluster::{self, ClusterDiscoveryType, DiscoveryType, DnsLookupFamily};
 use std::time::Duration;
 
 const AGGREGATE_TYPE: &str = "envoy.extensions.clusters.aggregate.v3.ClusterConfig";
-const DNS_TYPE: &str = "envoy.extensions.clusters.dns.v3.DnsCluster";
 
 pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Cluster> {
     fields!(place, cluster => proto::Cluster {
@@ -23,27 +21,37 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
             upstream_http_protocol_options, common_http_protocol_options, http_protocol_options,
             http2_protocol_options, typed_extension_protocol_options, transport_socket, metadata,
             protocol_selection, cluster_discovery_type, circuit_breakers, outlier_detection, dns_lookup_family,
-            health_checks;
+            health_checks, dns_refresh_rate, dns_jitter, dns_failure_refresh_rate, respect_dns_ttl, dns_resolvers,
+            use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config;
         checked: common_lb_config, lb_policy, load_balancing_policy, lb_config, lb_subset_config,
             upstream_connection_options, max_requests_per_connection;
-        // Statistics, buffers, sockets' fine tuning, when names are looked up again, warming.
+        // Statistics, buffers, sockets' fine tuning, warming.
         ignored: alt_stat_name, stats_matcher, per_connection_buffer_limit_bytes,
-            per_connection_buffer_high_watermark_timeout, dns_refresh_rate, dns_jitter, dns_failure_refresh_rate,
-            respect_dns_ttl, wait_for_warm_on_init, cleanup_interval,
+            per_connection_buffer_high_watermark_timeout, wait_for_warm_on_init, cleanup_interval,
             ignore_health_on_host_removal, track_timeout_budgets, track_cluster_stats, preconnect_policy;
-        refused: transport_socket_matcher, dns_resolvers,
-            use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config, upstream_bind_config,
+        refused: transport_socket_matcher, upstream_bind_config,
             close_connections_on_host_health_failure, filters, lrs_server,
             lrs_report_endpoint_metrics, upstream_config, connection_pool_per_downstream_connection,
             queuing_policies;
     });
-    if *dns_lookup_family == DnsLookupFamily::V6Only as i32 {
-        return Err(place.field("dns_lookup_family").unsupported("V6_ONLY"));
+    let given = dns::Given {
+        refresh: dns_refresh_rate,
+        failure: dns_failure_refresh_rate,
+        respects_ttl: *respect_dns_ttl,
+        jitter: dns_jitter,
+        family: DnsLookupFamily::try_from(*dns_lookup_family).ok(),
+        resolver: typed_dns_resolver_config,
+    };
+    let mut resolving = dns::decode(place, &given)?;
+    if typed_dns_resolver_config.is_none() {
+        let old = (dns_resolution_config, dns_resolvers, *use_tcp_for_dns_lookups);
+        dns::decode_old(place, old, &mut resolving)?;
     }
     let discovery = match cluster_discovery_type {
         Some(ClusterDiscoveryType::ClusterType(custom)) if is_dns(custom) => {
             let place = place.field("cluster_type");
-            let kind = dns_kind(&place, custom)?;
+            let (kind, dns) = dns::decode_type(&place, custom)?;
+            resolving = dns;
             decode_discovery(&place, kind as i32, name, eds_cluster_config, load_assignment)?
         }
         Some(ClusterDiscoveryType::ClusterType(custom)) if is_aggregate(custom) => {
@@ -76,6 +84,7 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
     let check = |(i, check)| health::decode(&place.item("health_checks", i), check);
     let outlier = outlier_detection.as_ref();
     let outlier = outlier.map(|given| outlier::decode(&place.field("outlier_detection"), given));
+    let has_names = matches!(discovery, Discovery::StrictDns(_) | Discovery::LogicalDns(_));
     let matches: Vec<(TransportMatch, Option<ProxyVersion>)> =
         transport_socket_matches.iter().enumerate().map(choice).collect::<Decoded<_>>()?;
     let (transport, proxy_header) = transport::decode_upstream(place, transport_socket)?;
@@ -100,6 +109,7 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
         transport_matches: all(matches.into_iter().map(|(choice, _)| Ok(choice)))?,
         transport,
         proxy_header,
+        dns: if has_names { resolving } else { Dns::default() },
         metadata,
         provenance,
     })
@@ -157,27 +167,7 @@ fn encode_discovery(discovery: &Discovery, kind: DiscoveryType) -> ClusterDiscov
 }
 
 fn is_dns(custom: &cluster::CustomClusterType) -> bool {
-    custom.typed_config.as_ref().is_some_and(|any| value::type_name(any) == DNS_TYPE)
-}
-
-/// The older type that says the same as the cluster type of its own for DNS.
-fn dns_kind(place: &Place<'_>, custom: &cluster::CustomClusterType) -> Decoded<DiscoveryType> {
-    let place = place.field("typed_config");
-    let dns: DnsCluster = value::unpack(&place, &custom.typed_config.clone().unwrap_or_default())?;
-    fields!(place, &dns => DnsCluster {
-        honoured: dns_lookup_family, all_addresses_in_single_endpoint;
-        ignored: dns_refresh_rate, dns_failure_refresh_rate, respect_dns_ttl, dns_jitter, dns_min_refresh_rate;
-        refused: typed_dns_resolver_config;
-    });
-    // The families are those of the common type, which begin with one for "not said".
-    use envoy_types::pb::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily as Family;
-    if *dns_lookup_family == Family::V6Only as i32 {
-        return Err(place.field("dns_lookup_family").unsupported("V6_ONLY"));
-    }
-    Ok(match *all_addresses_in_single_endpoint {
-        true => DiscoveryType::LogicalDns,
-        false => DiscoveryType::StrictDns,
-    })
+    custom.typed_config.as_ref().is_some_and(|any| value::type_name(any) == dns::TYPE)
 }
 
 fn decode_discovery(
@@ -242,7 +232,7 @@ pub(crate) fn encode(cluster: &Cluster) -> proto::Cluster {
         _ => None,
     };
     let (lb_policy, lb_config) = balance::encode(&cluster.discovery, cluster.load_balancing, &cluster.spread);
-    proto::Cluster {
+    let common = proto::Cluster {
         name: cluster.name.clone(),
         cluster_discovery_type: Some(encode_discovery(&cluster.discovery, kind)),
         eds_cluster_config,
@@ -257,11 +247,9 @@ pub(crate) fn encode(cluster: &Cluster) -> proto::Cluster {
         health_checks: cluster.health_checks.iter().map(health::encode).collect(),
         upstream_connection_options: encode_connections(&cluster.connections),
         typed_extension_protocol_options: upstream::encode(cluster),
-        // Envoy's default would wait for nothing but IPv6 where a name has both kinds.
-        dns_lookup_family: match &cluster.discovery {
-            Discovery::StrictDns(_) | Discovery::LogicalDns(_) => DnsLookupFamily::V4Preferred as i32,
-            _ => DnsLookupFamily::Auto as i32,
-        },
+        ..dns::encode(&cluster.discovery, &cluster.dns)
+    };
+    proto::Cluster {
         transport_socket_matches: cluster
             .transport_matches
             .iter()
@@ -269,7 +257,7 @@ pub(crate) fn encode(cluster: &Cluster) -> proto::Cluster {
             .collect(),
         transport_socket: transport::encode_announced(&cluster.transport, cluster.proxy_header),
         metadata: value::encode_metadata(&cluster.metadata, cluster.provenance.as_ref()),
-        ..Default::default()
+        ..common
     }
 }
 

@@ -173,6 +173,7 @@ pub(super) fn cluster() -> Of<Cluster> {
                 (limits, outlier_detection, connections, health_checks, (error_statuses, hash_policies)),
                 (idle_timeout, transport_matches, transport, (metadata, provenance), announces),
             )| Cluster {
+                dns: Default::default(),
                 name,
                 load_balancing: match discovery {
                     Discovery::OriginalDestination | Discovery::Aggregate(_) => LoadBalancing::default(),

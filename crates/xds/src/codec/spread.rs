@@ -6,7 +6,7 @@ use envoy_types::pb::envoy::config::cluster::v3 as proto;
 use envoy_types::pb::envoy::config::core::v3::RuntimeDouble;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::SlowStartConfig;
 use envoy_types::pb::envoy::r#type::v3::Percent;
-use envoy_types::pb::google::protobuf::Duration as DurationProto;
+use envoy_types::pb::google::protobuf::{Duration as DurationProto, UInt32Value};
 use model::balance::{Fallback, SlowStart, Spread, SubsetSelector, Subsets};
 use proto::cluster::common_lb_config::{
     ConsistentHashingLbConfig, LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig,
@@ -43,7 +43,7 @@ fn decode_common(place: &Place<'_>, common: &CommonLbConfig, spread: &mut Spread
     }
     if let Some(hashing) = consistent_hashing_lb_config {
         let place = place.field("consistent_hashing_lb_config");
-        place.refuse("hash_balance_factor", &hashing.hash_balance_factor)?;
+        spread.hash_balance = decode_bound(&place, &hashing.hash_balance_factor)?;
         spread.hash_host_names = hashing.use_hostname_for_hashing;
     }
     match locality_config_specifier {
@@ -55,6 +55,17 @@ fn decode_common(place: &Place<'_>, common: &CommonLbConfig, spread: &mut Spread
         }
     }
     Ok(())
+}
+
+/// At most this percent of the average.
+pub(crate) fn decode_bound(place: &Place<'_>, factor: &Option<UInt32Value>) -> Decoded<Option<u32>> {
+    match factor.map(|factor| factor.value) {
+        None | Some(0) => Ok(None),
+        Some(factor @ 1..100) => {
+            Err(place.field("hash_balance_factor").error(format_args!("{factor} is less than 100")))
+        }
+        Some(factor) => Ok(Some(factor)),
+    }
 }
 
 pub(crate) fn encode_common(spread: &Spread) -> CommonLbConfig {
@@ -73,9 +84,12 @@ pub(crate) fn encode_common(spread: &Spread) -> CommonLbConfig {
             (false, true) => Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zones())),
             (false, false) => None,
         },
-        consistent_hashing_lb_config: spread
-            .hash_host_names
-            .then(|| ConsistentHashingLbConfig { use_hostname_for_hashing: true, ..Default::default() }),
+        consistent_hashing_lb_config: (spread.hash_host_names || spread.hash_balance.is_some()).then(|| {
+            ConsistentHashingLbConfig {
+                use_hostname_for_hashing: spread.hash_host_names,
+                hash_balance_factor: spread.hash_balance.and_then(value::encode_number),
+            }
+        }),
         ..Default::default()
     }
 }
@@ -125,9 +139,9 @@ pub(crate) fn encode_slow_start(slow: &SlowStart) -> proto::cluster::SlowStartCo
 
 fn decode_subsets(place: &Place<'_>, config: &LbSubsetConfig) -> Decoded<Subsets> {
     fields!(place, config => LbSubsetConfig {
-        honoured: fallback_policy, default_subset, subset_selectors, panic_mode_any, list_as_any;
-        // Inside a subset localities weigh what is left of them.
-        ignored: locality_weight_aware, scale_locality_weight;
+        honoured: fallback_policy, default_subset, subset_selectors, panic_mode_any, list_as_any,
+            locality_weight_aware, scale_locality_weight;
+        ignored: ;
         refused: metadata_fallback_policy;
     });
     let selector = |(i, selector)| decode_selector(&place.item("subset_selectors", i), selector);
@@ -145,26 +159,41 @@ fn decode_subsets(place: &Place<'_>, config: &LbSubsetConfig) -> Decoded<Subsets
         selectors: subset_selectors.iter().enumerate().map(selector).collect::<Decoded<_>>()?,
         list_as_any: *list_as_any,
         panic_any: *panic_mode_any,
+        weighted_localities: *locality_weight_aware,
+        scaled_localities: *scale_locality_weight,
     })
 }
 
 fn decode_selector(place: &Place<'_>, selector: &LbSubsetSelector) -> Decoded<SubsetSelector> {
     fields!(place, selector => LbSubsetSelector {
-        honoured: keys, fallback_policy;
+        honoured: keys, fallback_policy, fallback_keys_subset;
         // One endpoint a subset is found as fast as any other number.
         ignored: single_host_per_subset;
-        refused: fallback_keys_subset;
+        refused: ;
     });
     let fallback = match SelectorFallback::try_from(*fallback_policy) {
         Ok(SelectorFallback::NotDefined) => None,
         Ok(SelectorFallback::NoFallback) => Some(Fallback::None),
         Ok(SelectorFallback::AnyEndpoint) => Some(Fallback::Any),
         Ok(SelectorFallback::DefaultSubset) => Some(Fallback::Default),
-        Ok(SelectorFallback::KeysSubset) | Err(_) => {
+        Ok(SelectorFallback::KeysSubset) => None,
+        Err(_) => {
             return Err(place.field("fallback_policy").unsupported(format_args!("policy {fallback_policy}")));
         }
     };
-    Ok(SubsetSelector { keys: keys.iter().cloned().collect(), fallback })
+    let falls_back = *fallback_policy == SelectorFallback::KeysSubset as i32;
+    let is_smaller = !fallback_keys_subset.is_empty()
+        && fallback_keys_subset.len() < keys.len()
+        && fallback_keys_subset.iter().all(|key| keys.contains(key));
+    if falls_back != is_smaller || (!falls_back && !fallback_keys_subset.is_empty()) {
+        let place = place.field("fallback_keys_subset");
+        return Err(place.error("with KEYS_SUBSET, and only then, some of the selector's keys stand here"));
+    }
+    Ok(SubsetSelector {
+        keys: keys.iter().cloned().collect(),
+        fallback,
+        fallback_keys: fallback_keys_subset.iter().cloned().collect(),
+    })
 }
 
 pub(crate) fn encode_subsets(subsets: &Subsets) -> LbSubsetConfig {
@@ -175,7 +204,9 @@ pub(crate) fn encode_subsets(subsets: &Subsets) -> LbSubsetConfig {
     };
     let selector = |selector: &SubsetSelector| LbSubsetSelector {
         keys: selector.keys.iter().cloned().collect(),
+        fallback_keys_subset: selector.fallback_keys.iter().cloned().collect(),
         fallback_policy: match selector.fallback {
+            None if !selector.fallback_keys.is_empty() => SelectorFallback::KeysSubset,
             None => SelectorFallback::NotDefined,
             Some(Fallback::None) => SelectorFallback::NoFallback,
             Some(Fallback::Any) => SelectorFallback::AnyEndpoint,
@@ -189,6 +220,8 @@ pub(crate) fn encode_subsets(subsets: &Subsets) -> LbSubsetConfig {
         subset_selectors: subsets.selectors.iter().map(selector).collect(),
         panic_mode_any: subsets.panic_any,
         list_as_any: subsets.list_as_any,
+        locality_weight_aware: subsets.weighted_localities,
+        scale_locality_weight: subsets.scaled_localities,
         ..Default::default()
     }
 }

@@ -54,13 +54,13 @@ fn policy() -> Of<LoadBalancing> {
 fn subsets() -> Of<Subsets> {
     let fallback = || select(vec![Fallback::None, Fallback::Any, Fallback::Default]);
     let selector = (btree_set(name(), 1..3), option::of(fallback()))
-        .prop_map(|(keys, fallback)| SubsetSelector { keys, fallback });
+        .prop_map(|(keys, fallback)| SubsetSelector { keys, fallback, fallback_keys: Default::default() });
     (fallback(), criteria(), vec(selector, 1..3), any::<(bool, bool)>())
         .prop_map(|(fallback, default, mut selectors, (list_as_any, panic_any))| {
             // Envoy wants no two selectors with the same keys.
             selectors.sort_by(|a, b| a.keys.cmp(&b.keys));
             selectors.dedup_by(|a, b| a.keys == b.keys);
-            Subsets { fallback, default, selectors, list_as_any, panic_any }
+            Subsets { fallback, default, selectors, list_as_any, panic_any, ..Subsets::default() }
         })
         .boxed()
 }
@@ -85,6 +85,9 @@ pub(super) fn balance() -> Of<(LoadBalancing, Spread)> {
                 subsets,
                 destination_header: None,
                 destination_port: None,
+                bias: 1.0,
+                hash_balance: None,
+                override_headers: Vec::new(),
                 hash_host_names: names,
             };
             (policy, spread)
