@@ -57,7 +57,9 @@ impl Weights {
             })
             .collect();
         let step = if total == ends.len() as u64 { 1 } else { coprime_step(total) };
-        let weight = |at: usize| ends.get(at).map(|end| end - at.checked_sub(1).and_then(|p| ends.get(p)).unwrap_or(&0));
+        let weight = |at: usize| {
+            ends.get(at).map(|end| end - at.checked_sub(1).and_then(|p| ends.get(p)).unwrap_or(&0))
+        };
         let is_even = (1..ends.len()).all(|at| weight(at) == weight(0));
         Self { ends, step, is_even }
     }
@@ -209,14 +211,24 @@ mod tests {
 
     #[test]
     fn nothing_is_picked_from_nothing() {
-        assert_eq!(pick(LoadBalancing::LeastRequest, &Weights::new([]), |_| 0, 0, 0, Choices::default()), None);
+        assert_eq!(
+            pick(LoadBalancing::LeastRequest, &Weights::new([]), |_| 0, 0, 0, Choices::default()),
+            None
+        );
     }
 
     #[test]
     fn the_less_busy_of_two_is_picked_and_a_heavier_one_carries_more() {
         for random in [0, 1, 1 << 32, u64::MAX] {
             let of = |weights: [u32; 2], active: [u32; 2]| {
-                pick(LoadBalancing::LeastRequest, &Weights::new(weights), |at| active[at], 0, random, Choices::default())
+                pick(
+                    LoadBalancing::LeastRequest,
+                    &Weights::new(weights),
+                    |at| active[at],
+                    0,
+                    random,
+                    Choices::default(),
+                )
             };
             assert_eq!(of([1, 1], [5, 0]), Some(1));
             assert_eq!(of([1, 10], [1, 5]), Some(1));
@@ -258,7 +270,8 @@ mod tests {
         let active = |at: usize| if at == 5 { 0 } else { 9 };
         let found = (0..200_u64).filter(|n| {
             let random = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            pick(LoadBalancing::LeastRequest, &weights, active, 0, random, Choices { count: 32, bias: 1.0 }) == Some(5)
+            pick(LoadBalancing::LeastRequest, &weights, active, 0, random, Choices { count: 32, bias: 1.0 })
+                == Some(5)
         });
         assert!(found.count() > 180);
     }

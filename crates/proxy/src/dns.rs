@@ -87,9 +87,11 @@ impl Book {
             let page = match before {
                 Some(page) if Arc::ptr_eq(&page.cluster, &cluster) => page,
                 before => {
-                    let mut known = before.filter(|page| page.cluster.dns == cluster.dns).map(|page| page.names);
+                    let mut known =
+                        before.filter(|page| page.cluster.dns == cluster.dns).map(|page| page.names);
                     let line = |name: &str| {
-                        let answer = known.as_mut().and_then(|known| known.remove(name)).and_then(|l| l.answer);
+                        let answer =
+                            known.as_mut().and_then(|known| known.remove(name)).and_then(|l| l.answer);
                         (name.to_owned(), Line::new(answer))
                     };
                     let names = names(&cluster).into_iter().map(line).collect();
@@ -161,7 +163,8 @@ impl Line {
                 return match dns.failure {
                     None => dns.refresh + jitter,
                     Some((base, most)) => {
-                        let grown = base.saturating_mul(1 << self.failures.min(20).saturating_sub(1)).min(most);
+                        let grown =
+                            base.saturating_mul(1 << self.failures.min(20).saturating_sub(1)).min(most);
                         // Somewhere up to it, so that not all ask at once.
                         grown.mul_f64(0.5 + (random >> 11) as f64 / (1_u64 << 54) as f64)
                     }

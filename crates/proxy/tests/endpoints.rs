@@ -273,7 +273,10 @@ fn a_route_may_ask_for_a_subset_of_endpoints() {
         subsets.load_balancing = LoadBalancing::RoundRobin;
         subsets.spread.subsets = Some(Subsets {
             fallback: Fallback::None,
-            selectors: vec![SubsetSelector { keys: ["version".to_owned()].into(), ..SubsetSelector::default() }],
+            selectors: vec![SubsetSelector {
+                keys: ["version".to_owned()].into(),
+                ..SubsetSelector::default()
+            }],
             ..Subsets::default()
         });
         if let Discovery::Static(assignment) = &mut subsets.discovery {

@@ -14,7 +14,6 @@ use testing::process::{Process, free_port};
 
 /// A running proxy.
 pub(crate) struct Bench {
-    pub(crate) name: &'static str,
     ports: HashMap<String, u16>,
     pub(crate) process: Process,
     _folder: tempfile::TempDir,
@@ -30,14 +29,6 @@ impl Bench {
     pub(crate) fn get(&self, port: &str, path: &str, lines: &[&str]) -> Answer {
         let mut connection = Connection::open(self.at(port));
         get_on(&mut connection, path, lines)
-    }
-
-    /// A number or word of the admin interface's text at `path`: what stands behind `label`.
-    pub(crate) fn told(&self, path: &str, label: &str) -> Option<String> {
-        let answer = self.get("ADMIN", path, &[]);
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
-        let line = text.lines().find_map(|line| line.strip_prefix(label).map(str::to_owned))?;
-        Some(line.trim_start_matches([':', ' ']).to_owned())
     }
 }
 
@@ -115,7 +106,7 @@ pub(crate) fn start(name: &'static str, bootstrap: &str, given: &[(&str, u16)]) 
             process.wait_for_port(SocketAddr::from(([127, 0, 0, 1], *number)));
         }
     }
-    Bench { name, ports, process, _folder: folder }
+    Bench { ports, process, _folder: folder }
 }
 
 /// A server that answers every request, HTTP or not, with its name as an HTTP answer, and remembers the first bytes of each

@@ -166,15 +166,19 @@ fn endpoints_are_told_of_clients_as_by_envoy() {
             let told = |server: &Server, client: SocketAddr, listener: SocketAddr| -> String {
                 let first = server.take_first();
                 let Some(first) = first.first() else { return "nothing".to_owned() };
-                let bytes = |port: u16| port.to_be_bytes().iter().map(|b| format!("{b:02x}")).collect::<String>();
+                let bytes =
+                    |port: u16| port.to_be_bytes().iter().map(|b| format!("{b:02x}")).collect::<String>();
                 if first.starts_with(b"\r\n\r\n\0") {
                     let length = 16 + usize::from(u16::from_be_bytes([first[14], first[15]]));
                     let hex: String = first[12..length].iter().map(|b| format!("{b:02x}")).collect();
-                    return hex.replace(&bytes(client.port()), "CLIENT").replace(&bytes(listener.port()), "LISTENER");
+                    return hex
+                        .replace(&bytes(client.port()), "CLIENT")
+                        .replace(&bytes(listener.port()), "LISTENER");
                 }
                 let text = String::from_utf8_lossy(first);
                 let line = text.lines().next().unwrap_or_default();
-                line.replace(&client.port().to_string(), "CLIENT").replace(&listener.port().to_string(), "LISTENER")
+                line.replace(&client.port().to_string(), "CLIENT")
+                    .replace(&listener.port().to_string(), "LISTENER")
             };
             for (port, server) in [("IN_TEXT", &one), ("IN_BINARY", &two), ("IN_TCP", &one)] {
                 let mut connection = Connection::open(bench.at(port));
