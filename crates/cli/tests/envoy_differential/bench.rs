@@ -76,11 +76,14 @@ pub(crate) fn both(
 pub(crate) fn start(name: &'static str, bootstrap: &str, given: &[(&str, u16)]) -> Bench {
     let mut ports: HashMap<String, u16> =
         given.iter().map(|(name, port)| ((*name).to_owned(), *port)).collect();
-    let mut text = String::new();
-    for (number, part) in bootstrap.split('@').enumerate() {
-        match number % 2 {
-            0 => text += part,
-            _ => text += &ports.entry(part.to_owned()).or_insert_with(free_port).to_string(),
+    let mut text = bootstrap.to_owned();
+    for part in bootstrap.split('@') {
+        // `@type` is none of ours.
+        let is_port = !part.is_empty()
+            && part.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+        if is_port && text.contains(&format!("@{part}@")) {
+            let port = *ports.entry(part.to_owned()).or_insert_with(free_port);
+            text = text.replace(&format!("@{part}@"), &port.to_string());
         }
     }
     let folder = tempfile::tempdir().unwrap();

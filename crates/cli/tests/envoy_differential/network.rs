@@ -130,7 +130,7 @@ fn names_are_resolved_as_in_envoy() {
             // It does not exist any more.
             dns.forget("strict.test");
             seen.push(eventually("503", || get("/strict")));
-            // A logical host: connections live on where they are, new ones go elsewhere.
+            // A logical host: what is under way stays where it is, what is new goes elsewhere.
             let mut kept = Connection::open(bench.at("IN"));
             seen.push(shown(&get_on(&mut kept, "/logical", &[])));
             dns.tell("logical.test", Some(&["127.0.0.3"]));
@@ -148,7 +148,7 @@ fn names_are_resolved_as_in_envoy() {
             seen.push(eventually("one", || get("/lasting")));
             seen
         },
-        &["one", "one", "two", "two", "503", "one", "three", "one", "three", "one"],
+        &["one", "one", "two", "two", "503", "one", "three", "three", "three", "one"],
     );
 }
 
@@ -180,7 +180,7 @@ fn endpoints_are_told_of_clients_as_by_envoy() {
                 line.replace(&client.port().to_string(), "CLIENT")
                     .replace(&listener.port().to_string(), "LISTENER")
             };
-            for (port, server) in [("IN_TEXT", &one), ("IN_BINARY", &two), ("IN_TCP", &one)] {
+            for (port, server) in [("IN_TEXT", &one), ("IN_BINARY", &two), ("TCP", &one)] {
                 let mut connection = Connection::open(bench.at(port));
                 let answers = [get_on(&mut connection, "/", &[]), get_on(&mut connection, "/", &[])];
                 seen.push(answers.iter().map(shown).collect::<Vec<_>>().join(" "));

@@ -25,7 +25,8 @@ fn connections_go_where_they_wanted_to_go_as_in_envoy() {
            meta l4proto tcp ip6 saddr fd00::9 redirect to :{}
            meta l4proto tcp ip saddr 10.9.0.2 redirect to :{}
            meta l4proto tcp ip saddr 10.9.0.3 redirect to :{}
-        }} }}",
+        }}
+        }}",
         ports[0], ports[1], ports[2], ports[3]
     );
     let file = tempfile::NamedTempFile::new().unwrap();

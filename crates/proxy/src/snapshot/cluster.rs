@@ -105,13 +105,7 @@ impl ClusterState {
             for endpoint in &locality.endpoints {
                 let EndpointAddress::Socket(address) = endpoint.address else { continue };
                 let transport = cluster.transport_for(endpoint);
-                let before = match cluster.discovery {
-                    // A logical host stays the same wherever it is: its connections live on.
-                    Discovery::LogicalDns(_) => {
-                        old.and_then(|old| old.endpoints.first()).filter(|e| e.has_transport(transport))
-                    }
-                    _ => old.and_then(|old| old.endpoint_at(address, transport)),
-                };
+                let before = old.and_then(|old| old.endpoint_at(address, transport));
                 endpoints.push(EndpointState::new(address, endpoint, transport, &mut transports, before));
                 places.push(Place {
                     locality: number as u32,

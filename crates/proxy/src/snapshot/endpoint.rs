@@ -160,10 +160,6 @@ impl EndpointState {
         })
     }
 
-    pub(super) fn has_transport(&self, transport: &Transport) -> bool {
-        self.configured == *transport
-    }
-
     pub(super) fn is_at(&self, address: SocketAddr, transport: &Transport) -> bool {
         self.address == address && self.configured == *transport
     }
