@@ -94,7 +94,7 @@ impl Book {
                             known.as_mut().and_then(|known| known.remove(name)).and_then(|l| l.answer);
                         (name.to_owned(), Line::new(answer))
                     };
-                    let names = names(&cluster).into_iter().map(line).collect();
+                    let names = names_of(&cluster).into_iter().map(line).collect();
                     Page { cluster: cluster.clone(), names }
                 }
             };
