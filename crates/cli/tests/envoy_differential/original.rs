@@ -18,6 +18,7 @@ fn connections_go_where_they_wanted_to_go_as_in_envoy() {
     for address in ["fd00::5", "fd00::9"] {
         run("ip", &format!("addr add {address}/128 dev lo nodad"));
     }
+    run("ip", "route add 10.2.0.0/16 dev lo");
     let ports: Vec<u16> = (0..4).map(|_| testing::process::free_port()).collect();
     let rules = format!(
         "table inet captured {{ chain output {{ type nat hook output priority -100;
