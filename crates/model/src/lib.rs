@@ -3,8 +3,8 @@
 //! No I/O, no clock, no randomness: time and entropy are arguments. Both planes and every tool call the same
 //! functions, so that what is validated is what runs. A module names only modules listed after it.
 
-pub mod local_reply;
 pub mod listener;
+pub mod local_reply;
 pub mod log_filter;
 pub mod routing;
 pub mod rewrite;

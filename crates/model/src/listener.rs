@@ -10,6 +10,7 @@ use crate::balance::Criteria;
 pub use crate::header::HeaderCase;
 
 use crate::filter::HttpFilters;
+pub use crate::format::LogFormat;
 use crate::format::Template;
 use crate::header::HeaderEdits;
 use crate::local_reply::LocalReplies;
@@ -150,7 +151,7 @@ pub enum Network {
     /// They are HTTP.
     Http(Box<HttpConnectionManager>),
     /// They are passed on.
-    Tcp(TcpProxy),
+    Tcp(Box<TcpProxy>),
 }
 
 /// Passing bytes on (`TcpProxy`).
@@ -393,13 +394,4 @@ impl AccessLog {
     pub fn new(path: impl Into<String>, format: LogFormat) -> Self {
         Self { path: path.into(), format, filter: None, omit_empty: false }
     }
-}
-
-/// What a log line looks like.
-#[derive(Debug, Clone, PartialEq)]
-pub enum LogFormat {
-    /// Text; brings its own end of line.
-    Text(Template),
-    /// A JSON object with these keys, in this order.
-    Json(Vec<(String, Template)>),
 }

@@ -1,7 +1,7 @@
 //! What answers of the proxy's own are made to look like (`LocalReplyConfig`). Making them is the proxy's.
 
+use crate::format::LogFormat;
 use crate::header::HeaderEdit;
-use crate::listener::LogFormat;
 use crate::log_filter::{ExchangeFacts, LogFilter};
 
 /// Changes to answers of the proxy's own.

@@ -127,7 +127,11 @@ fn http(text: &str) -> Network {
 
 fn tcp(cluster: &str) -> Network {
     let weighted = WeightedCluster { cluster: cluster.into(), weight: 1, ..WeightedCluster::default() };
-    Network::Tcp(TcpProxy { stat_prefix: "t".into(), clusters: vec![weighted], ..TcpProxy::default() })
+    Network::Tcp(Box::new(TcpProxy {
+        stat_prefix: "t".into(),
+        clusters: vec![weighted],
+        ..TcpProxy::default()
+    }))
 }
 
 fn cluster(name: &str, addresses: &[SocketAddr]) -> Cluster {

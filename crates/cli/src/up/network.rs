@@ -219,7 +219,8 @@ async fn relay(listener: TcpListener, to: SocketAddr) {
         let mut client = accepted(&listener).await;
         tokio::spawn(async move {
             let mut target = TcpStream::connect(to).await?;
-            (client.set_nodelay(true)?, target.set_nodelay(true)?);
+            client.set_nodelay(true)?;
+            target.set_nodelay(true)?;
             copy_bidirectional(&mut client, &mut target).await
         });
     }

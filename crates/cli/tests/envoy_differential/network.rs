@@ -160,7 +160,9 @@ fn endpoints_are_told_of_clients_as_by_envoy() {
         include_str!("network_told.yaml"),
         &given,
         |bench| {
-            (one.take_first(), two.take_first(), one.take_connections());
+            one.take_first();
+            two.take_first();
+            one.take_connections();
             let mut seen = Vec::new();
             // What an endpoint was told, with the client's own port and the listener's put into words.
             let told = |server: &Server, client: SocketAddr, listener: SocketAddr| -> String {

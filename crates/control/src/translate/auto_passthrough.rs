@@ -36,7 +36,7 @@ pub(super) fn chains(
             application_protocols: PROTOCOLS.map(str::to_owned).to_vec(),
             ..ChainMatch::default()
         };
-        let network = Network::Tcp(settings.tcp(&name, vec![only(name.clone())]));
+        let network = Network::Tcp(Box::new(settings.tcp(&name, vec![only(name.clone())])));
         Some(FilterChain { name, condition, tls: None, network })
     };
     all.iter().filter_map(chain).collect()

@@ -101,7 +101,7 @@ fn blocked(name: &str, mesh: &Mesh, port: u16) -> FilterChain {
 }
 
 fn tcp(mesh: &Mesh, cluster: &str) -> Network {
-    Network::Tcp(mesh.connections.tcp(cluster, vec![only(cluster.to_owned())]))
+    Network::Tcp(Box::new(mesh.connections.tcp(cluster, vec![only(cluster.to_owned())])))
 }
 
 fn unspecified(port: u16) -> SocketAddr {
@@ -214,7 +214,9 @@ impl<'m> CapturedMaker<'m> {
             name: "tcp".to_owned(),
             condition: ChainMatch::default(),
             tls: None,
-            network: Network::Tcp(self.mesh.connections.tcp(&service.host, self.targets(service, port))),
+            network: Network::Tcp(Box::new(
+                self.mesh.connections.tcp(&service.host, self.targets(service, port)),
+            )),
         });
         listener
     }

@@ -171,7 +171,7 @@ impl EdgeMaker<'_> {
         let mut proxy = self.mesh.connections.tcp(name, clusters);
         proxy.tunnel = tunnel;
         proxy.idle_timeout = idle.or(proxy.idle_timeout).filter(|idle| !idle.is_zero());
-        Network::Tcp(proxy)
+        Network::Tcp(Box::new(proxy))
     }
 
     fn asker<'s>(&'s self, server: &'s EdgeServer) -> Asker<'s> {

@@ -288,7 +288,7 @@ impl InboundPort<'_> {
         let mut tcp = mesh.connections.tcp(&cluster, vec![only(cluster.clone())]);
         let idle = self.wish.pool.as_ref().and_then(|pool| pool.tcp.as_ref()?.idle_timeout);
         tcp.idle_timeout = idle.or(tcp.idle_timeout);
-        Network::Tcp(tcp)
+        Network::Tcp(Box::new(tcp))
     }
 
     fn http(&self, mesh: &Mesh) -> Network {

@@ -123,7 +123,7 @@ fn chains(mesh: &Mesh, way: &Way, port: u16, client: Client<'_>) -> Vec<FilterCh
             name: service.host.clone(),
             condition: ChainMatch { server_names: names, ..condition.clone() },
             tls: None,
-            network: Network::Tcp(mesh.connections.tcp(&service.host, clusters)),
+            network: Network::Tcp(Box::new(mesh.connections.tcp(&service.host, clusters))),
         }
     };
     seen.take(if by_name { usize::MAX } else { 1 }).map(chain).collect()

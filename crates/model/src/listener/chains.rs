@@ -40,6 +40,9 @@ const STEPS: [Specificity; 9] = [
     of_source_port,
 ];
 
+/// Chains with their positions.
+type Positions<'l> = Vec<(usize, &'l ChainMatch)>;
+
 impl Listener {
     /// The chain that takes a connection; `None` when it must be closed.
     pub fn chain_for(&self, facts: &ConnectionFacts<'_>) -> Option<&FilterChain> {
@@ -53,8 +56,7 @@ impl Listener {
 
     /// Two chains that could not be told apart, by their positions.
     pub fn ambiguous_chains(&self) -> Option<(usize, usize)> {
-        let mut alike: FxHashMap<(Option<u16>, Option<&str>), Vec<(usize, &ChainMatch)>> =
-            FxHashMap::default();
+        let mut alike: FxHashMap<(Option<u16>, Option<&str>), Positions<'_>> = FxHashMap::default();
         for (at, chain) in self.chains.iter().enumerate() {
             let m = &chain.condition;
             // Where these are the same, the rest is compared one by one; of a listener's many chains few are.

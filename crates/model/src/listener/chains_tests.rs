@@ -5,7 +5,7 @@ use crate::metadata::Metadata;
 
 fn chain(name: &str, condition: ChainMatch) -> FilterChain {
     let tcp = TcpProxy { stat_prefix: String::new(), clusters: vec![], ..TcpProxy::default() };
-    FilterChain { name: name.into(), condition, tls: None, network: Network::Tcp(tcp) }
+    FilterChain { name: name.into(), condition, tls: None, network: Network::Tcp(Box::new(tcp)) }
 }
 
 fn listener(chains: Vec<FilterChain>) -> Listener {

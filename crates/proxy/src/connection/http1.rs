@@ -34,7 +34,8 @@ const LAST_BYTES: u64 = 256 * 1024;
 /// Longer than any connection lives.
 const FOREVER: Duration = Duration::from_secs(86_400 * 365);
 
-/// What came of waiting for a request.
+/// What came of waiting for a request. It lives for a moment: a box would cost each request more than the room does.
+#[allow(clippy::large_enum_variant)]
 enum Next {
     Request(RequestHead),
     /// A rule is broken, and the client is to be told.
@@ -338,8 +339,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Server<IO> {
     }
 
     /// The last words, and an end that does not destroy what was said before.
-    async fn part(&self, words: &[u8]) {
-        let Ok(mut link) = self.link.try_borrow_mut() else { return };
+    async fn part(self, words: &[u8]) {
+        let Ok(link) = Rc::try_unwrap(self.link) else { return };
+        let mut link = link.into_inner();
         let has_unread = !link.inbox.has_ended() && (!words.is_empty() || !link.decoder.is_over());
         let saying = async {
             link.io.write_all(words).await?;

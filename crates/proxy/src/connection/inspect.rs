@@ -150,7 +150,7 @@ mod tests {
             name: String::new(),
             condition,
             tls: None,
-            network: Network::Tcp(proxy.clone()),
+            network: Network::Tcp(Box::new(proxy.clone())),
         };
         Listener {
             name: "l".into(),

@@ -427,8 +427,8 @@ fn what_is_delivered_again_unchanged_is_not_compiled_again() {
 #[test]
 fn a_control_plane_cannot_replace_a_static_cluster() {
     let mut world = World::new();
-    let judged = judge::judge(CLUSTER, "a", &cluster("a")).unwrap();
-    world.discovery.accept("a", Origin::Static, judged, "", None, world.now);
+    let judged = judge::judge(CLUSTER, "a", &cluster("a"), None).unwrap();
+    world.discovery.accept("a", Origin::Static, judged, &"".into(), None, world.now);
     let answer = world.send(delta(CLUSTER, &[("a", cluster("a"))], &[]));
     assert!(answer[0].contains("a static resource has this name"), "{answer:?}");
     world.send(delta(CLUSTER, &[], &["a"]));

@@ -176,7 +176,7 @@ impl NetworkState {
             (Network::Tcp(_), Some(Self::Tcp(old))) => Self::Tcp(old.clone()),
             (Network::Tcp(proxy), _) => {
                 let recorder = Recorder::tcp(telemetry, proxy, listener);
-                Self::Tcp(Arc::new(TcpState { proxy: proxy.clone(), recorder }))
+                Self::Tcp(Arc::new(TcpState { proxy: TcpProxy::clone(proxy), recorder }))
             }
             (Network::Http(manager), old) => {
                 let old = old.and_then(|old| match old {

@@ -52,11 +52,7 @@ impl Http1 {
     pub(super) async fn send(&mut self, request: Request<Outgoing>) -> Sent {
         self.goes_on = false;
         let method = request.method().clone();
-        let request = match self.begin(request) {
-            Ok(()) => None,
-            Err(request) => Some(request),
-        };
-        if let Some(request) = request {
+        if let Err(request) = self.begin(request) {
             return Sent::NotSent(request);
         }
         match std::future::poll_fn(|cx| self.poll_answer(&method, cx)).await {

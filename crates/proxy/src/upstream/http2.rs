@@ -151,7 +151,10 @@ fn received(answer: Response<h2::RecvStream>, upload: Option<Upload>) -> Respons
         let received = Received::new(stream, length);
         match upload {
             Some(upload) => {
-                let upload = async move { drop(upload.await) };
+                let upload = async move {
+                    // How it ended is told by the answer.
+                    let _ = upload.await;
+                };
                 Incoming::Http2(Box::new(received.with_upload(Box::pin(upload))))
             }
             None if received.is_over() => Incoming::Over,

@@ -160,7 +160,6 @@ pub(crate) fn encode(log: &AccessLog) -> Proto {
         name: "envoy.access_loggers.file".to_owned(),
         filter: log.filter.as_ref().map(log_filter::encode),
         config_type: Some(ConfigType::TypedConfig(any)),
-        ..Default::default()
     }
 }
 

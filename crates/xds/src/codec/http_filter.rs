@@ -166,11 +166,10 @@ pub(crate) fn encode(filters: &HttpFilters) -> Vec<proto::HttpFilter> {
     let rules = filters.authorization.iter();
     let rules = rules.map(|rules| filter(authorization::RBAC, authorization::encode(rules), false));
     let health = filters.health.iter();
-    let health = health
-        .map(|health| {
-            let answers = small_filter::encode_health(health);
-            filter(small_filter::HEALTH, value::pack_ordered(&answers, &wire_order::HEALTH_ANSWERS), false)
-        });
+    let health = health.map(|health| {
+        let answers = small_filter::encode_health(health);
+        filter(small_filter::HEALTH, value::pack_ordered(&answers, &wire_order::HEALTH_ANSWERS), false)
+    });
     let csrf = filters.csrf.iter().map(|placed| {
         let config = value::pack(&small_filter::encode_csrf(&placed.config));
         filter(small_filter::CSRF, config, placed.disabled)

@@ -76,7 +76,7 @@ fn tcp() -> Of<Network> {
     let times = (option::of(duration()), option::of(duration()));
     (name(), vec(cluster, 1..3), times, option::of(1u32..9), vec(log(), 0..2))
         .prop_map(|(stat_prefix, clusters, times, max_connect_attempts, access_logs)| {
-            Network::Tcp(TcpProxy {
+            Network::Tcp(Box::new(TcpProxy {
                 stat_prefix,
                 clusters,
                 idle_timeout: times.0,
@@ -84,7 +84,7 @@ fn tcp() -> Of<Network> {
                 max_connect_attempts,
                 access_logs,
                 ..TcpProxy::default()
-            })
+            }))
         })
         .boxed()
 }

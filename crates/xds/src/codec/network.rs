@@ -46,7 +46,7 @@ fn decode_filter(place: &Place<'_>, name: &str, any: &Any) -> Decoded<Network> {
     let config = place.field("typed_config");
     match type_name(any) {
         HTTP_TYPE => Ok(Network::Http(Box::new(http::decode(&config, &unpack(&config, any)?)?))),
-        TCP_TYPE => Ok(Network::Tcp(decode_tcp(&config, &unpack(&config, any)?)?)),
+        TCP_TYPE => Ok(Network::Tcp(Box::new(decode_tcp(&config, &unpack(&config, any)?)?))),
         _ => Err(place.unsupported(format_args!("filter `{name}` (type {})", any.type_url))),
     }
 }
