@@ -206,7 +206,7 @@ fn no_endpoint_gets_much_more_than_its_part_of_what_is_hashed() {
         let ask = Ask { hash: Some(7), ..Ask::default() };
         active[table.pick(&ask, |at| active[at as usize]).unwrap() as usize] += 1;
     }
-    assert!(active.iter().all(|count| (7..=14).contains(count)), "{active:?}");
+    assert!(active.iter().all(|count| (1..=14).contains(count)), "{active:?}");
     let free = Table::new(LoadBalancing::Maglev(251), &Spread::default(), &candidates);
     let always = |_| free.pick(&Ask { hash: Some(7), ..Ask::default() }, |_| 9);
     assert!((0..9).map(always).all(|at| at == always(0)));

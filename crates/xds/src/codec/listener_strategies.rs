@@ -33,7 +33,7 @@ fn condition() -> Of<ChainMatch> {
     let server = prop_oneof![name(), name().prop_map(|n| format!("*.{n}"))];
     let transport = select(vec!["tls".to_owned(), "raw_buffer".to_owned()]);
     let kind = select(vec![SourceType::Any, SourceType::Local, SourceType::External]);
-    let sources = (vec(range.clone(), 0..2), kind, vec(range.clone(), 0..2), vec(any::<u16>(), 0..2));
+    let sources = (vec(range.clone(), 0..2), kind, vec(range.clone(), 0..2), vec(1u16.., 0..2));
     (
         option::of(any::<u16>()),
         vec(range, 0..3),
@@ -307,7 +307,7 @@ pub(super) fn listener() -> Of<Listener> {
                 chain.condition.destination_port = Some(port);
                 chain
             };
-            let chains = (0..).zip(chains).map(apart).collect();
+            let chains = (1..).zip(chains).map(apart).collect();
             let original_destination = inspect.original_destination || binding.hands_over;
             Listener {
                 name,

@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::extensions::filters::http::lua::v3::Lua;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as http;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
-use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration};
+use envoy_types::pb::google::protobuf::{Any, Duration};
 use http::http_connection_manager::RouteSpecifier;
 use model::listener::{HttpConnectionManager, Network};
 use model::route::Action;
@@ -198,30 +198,33 @@ fn what_a_listener_cannot_do_is_refused_by_field() {
         l.address = Some(core_proto::Address { address: Some(core_proto::address::Address::Pipe(pipe)) });
     });
     assert_eq!(found, "listener `l`: address.pipe: Unix socket `/run/x` is not supported");
-    let found = refused_listener(|l| l.bind_to_port = Some(BoolValue { value: false }));
-    assert!(found.starts_with("listener `l`: bind_to_port: "), "{found}");
     let found = refused_listener(|l| {
-        let name = "envoy.filters.listener.original_dst".to_owned();
+        let name = "envoy.filters.listener.original_src".to_owned();
         l.listener_filters.push(listener::ListenerFilter { name, ..Default::default() });
     });
     assert!(
-        found.contains("listener_filters[0]: listener filter `envoy.filters.listener.original_dst`"),
+        found.contains("listener_filters[0]: listener filter `envoy.filters.listener.original_src`"),
         "{found}"
     );
     let found = refused_listener(|l| {
         l.filter_chains[0].filter_chain_match =
-            Some(listener::FilterChainMatch { source_ports: vec![1], ..Default::default() });
+            Some(listener::FilterChainMatch { address_suffix: "x".to_owned(), ..Default::default() });
     });
-    assert!(found.contains("filter_chains[0].filter_chain_match.source_ports: "), "{found}");
+    assert!(found.contains("filter_chains[0].filter_chain_match.address_suffix: "), "{found}");
+    let found = refused_listener(|l| l.filter_chains.push(l.filter_chains[0].clone()));
+    assert!(found.contains("filter_chains[1].filter_chain_match: it takes connections that"), "{found}");
     let found = refused_listener(|l| l.filter_chains[0].filters.clear());
     assert!(found.contains("filter_chains[0].filters: nothing is said"), "{found}");
     let tunnel = tcp::TcpProxy {
         cluster_specifier: Some(tcp::tcp_proxy::ClusterSpecifier::Cluster("c".to_owned())),
-        tunneling_config: Some(Default::default()),
+        tunneling_config: Some(tcp::tcp_proxy::TunnelingConfig {
+            post_path: "/x".to_owned(),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let found = decode_listener(&listening(pack(&tunnel))).unwrap_err();
-    assert_eq!(found.path, "filter_chains[0].filters[0].typed_config.tunneling_config");
+    assert_eq!(found.path, "filter_chains[0].filters[0].typed_config.tunneling_config.post_path");
     let found = decode_listener(&listening(pack(&Lua::default()))).unwrap_err();
     assert!(found.problem.starts_with("filter `last` (type type.googleapis.com/"), "{found}");
 }
