@@ -72,7 +72,8 @@ fn a_field_that_does_nothing_yet_is_told_with_its_line() {
     assert_eq!(output.status.code(), Some(0), "the rest of the rule works");
     let drawn = String::from_utf8(output.stdout).unwrap();
     assert!(
-        drawn.contains("`retryRemoteLocalities` is not supported yet") && drawn.contains("rule.yaml:7"),
+        drawn.contains("`retryRemoteLocalities` takes effect in stock Envoy, and not yet in `ieum proxy`")
+            && drawn.contains("rule.yaml:7"),
         "{drawn}"
     );
 }

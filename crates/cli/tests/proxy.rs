@@ -33,6 +33,8 @@ static_resources:
   clusters:
   - name: backend
     type: STRICT_DNS
+    # As in Envoy, localhost is ::1 first where the machine says so.
+    dns_lookup_family: V4_ONLY
     connect_timeout: 1s
     load_assignment:
       cluster_name: backend

@@ -8,6 +8,7 @@ use super::pool::Facts;
 use crate::stream::Prefixed;
 use crate::wire::http1::{Decoder, Link, Shared, Source, parse_response, write_request};
 use crate::wire::{Incoming, WireError};
+use http::header::TRAILER;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use std::cell::RefCell;
@@ -73,7 +74,8 @@ impl Http1 {
         let delimiting = write_request(&head.method, target, &head.headers, length, &mut link.outbox);
         match body {
             Outgoing::Empty => {}
-            body => link.begin_upload(body, delimiting),
+            // An endpoint that was not told of trailers may not expect them (RFC 9110, 6.5.1).
+            body => link.begin_upload(body, delimiting, head.headers.contains_key(TRAILER)),
         }
         Ok(())
     }

@@ -408,9 +408,24 @@ fn action() -> Of<Action> {
     prop_oneof![forward, redirect, response].boxed()
 }
 
+/// Takes out of an action what Envoy does not have beside a match by template.
+fn without_prefixes(action: Action) -> Action {
+    match action {
+        Action::Redirect(redirect) => {
+            let path = redirect.path.filter(|path| !matches!(path, PathRewrite::Prefix(_)));
+            Action::Redirect(Redirect { path, ..redirect })
+        }
+        other => other,
+    }
+}
+
 fn route() -> Of<Route> {
-    (name(), condition(), action(), edits(), edits(), filters(), metadata(), provenance())
-        .prop_map(|(name, condition, action, requests, answers, filters, metadata, provenance)| Route {
+    let matched = (condition(), action()).prop_map(|(condition, action)| match &condition.path {
+        PathMatch::Template(_) => (condition, without_prefixes(action)),
+        _ => (condition, action),
+    });
+    (name(), matched, edits(), edits(), filters(), metadata(), provenance())
+        .prop_map(|(name, (condition, action), requests, answers, filters, metadata, provenance)| Route {
             name,
             condition,
             action,

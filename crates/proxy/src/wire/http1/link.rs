@@ -34,6 +34,8 @@ pub(crate) type Shared = Rc<RefCell<dyn Source>>;
 struct Upload<B> {
     body: B,
     delimiting: Delimiting,
+    /// Whether trailers go along.
+    has_trailers: bool,
 }
 
 /// One connection; `B` is the body that is sent while another is read.
@@ -74,9 +76,9 @@ where
         self.outbox.poll_flush(&mut self.io, cx)
     }
 
-    /// Begins to send `body` behind the head that waits.
-    pub(crate) fn begin_upload(&mut self, body: B, delimiting: Delimiting) {
-        self.upload = Some(Upload { body, delimiting });
+    /// Begins to send `body` behind the head that waits. Its trailers are left out unless `has_trailers`.
+    pub(crate) fn begin_upload(&mut self, body: B, delimiting: Delimiting, has_trailers: bool) {
+        self.upload = Some(Upload { body, delimiting, has_trailers });
     }
 
     /// Whether a body is being sent.
@@ -101,7 +103,7 @@ where
                         upload.delimiting.end(None, &mut self.outbox).map_err(wrong)?;
                     }
                     Err(frame) => {
-                        let trailers = frame.into_trailers().ok();
+                        let trailers = frame.into_trailers().ok().filter(|_| upload.has_trailers);
                         upload.delimiting.end(trailers.as_ref(), &mut self.outbox).map_err(wrong)?;
                     }
                 },

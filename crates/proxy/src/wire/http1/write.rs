@@ -137,6 +137,12 @@ pub(crate) fn write_response(
     }
     match delimiting {
         Delimiting::Sized(length) if said.is_none() => write_length(length, out),
+        // HEAD is told what GET would be (RFC 9110, 9.3.2), where that is known here.
+        Delimiting::Bodiless if asked.head && said.is_none() && !is_bodiless => {
+            if let Some(length) = length.filter(|length| *length > 0) {
+                write_length(length, out);
+            }
+        }
         Delimiting::Chunked => write_chunked(out),
         _ => {}
     }
