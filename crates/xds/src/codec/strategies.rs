@@ -408,21 +408,32 @@ fn action() -> Of<Action> {
     prop_oneof![forward, redirect, response].boxed()
 }
 
-/// Takes out of an action what Envoy does not have beside a match by template.
-fn without_prefixes(action: Action) -> Action {
+/// Takes out of an action what Envoy does not have beside such a match: rewrites by template go with matches by template,
+/// and only these.
+fn fitting(path: &PathMatch, action: Action) -> Action {
+    let is_template = matches!(path, PathMatch::Template(_));
+    let fits = |rewrite: &PathRewrite| match rewrite {
+        PathRewrite::Template(_) => is_template,
+        PathRewrite::Full(_) | PathRewrite::Formatted(_) => true,
+        PathRewrite::Prefix(_) | PathRewrite::Regex(_) => !is_template,
+    };
     match action {
         Action::Redirect(redirect) => {
-            let path = redirect.path.filter(|path| !matches!(path, PathRewrite::Prefix(_)));
+            let path = redirect.path.clone().filter(fits);
             Action::Redirect(Redirect { path, ..redirect })
+        }
+        Action::Forward(forward) => {
+            let path_rewrite = forward.path_rewrite.clone().filter(fits);
+            Action::forward(Forward { path_rewrite, ..Forward::clone(&forward) })
         }
         other => other,
     }
 }
 
 fn route() -> Of<Route> {
-    let matched = (condition(), action()).prop_map(|(condition, action)| match &condition.path {
-        PathMatch::Template(_) => (condition, without_prefixes(action)),
-        _ => (condition, action),
+    let matched = (condition(), action()).prop_map(|(condition, action)| {
+        let action = fitting(&condition.path, action);
+        (condition, action)
     });
     (name(), matched, edits(), edits(), filters(), metadata(), provenance())
         .prop_map(|(name, (condition, action), requests, answers, filters, metadata, provenance)| Route {
