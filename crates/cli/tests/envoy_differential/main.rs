@@ -15,6 +15,7 @@ use testing::upstream::Upstream;
 mod answers;
 mod balancing;
 mod bench;
+mod casing;
 mod case;
 mod failing;
 mod framing;

@@ -8,11 +8,12 @@ use crate::snapshot::HttpState;
 use crate::stream::Prefixed;
 use crate::wire::Incoming;
 use crate::wire::http1::{
-    Asked, Decoder, Delimiting, Link, RequestHead, Rule, Shared, parse_request, write_response,
+    Asked, Case, Decoder, Delimiting, Link, RequestHead, Rule, Shared, parse_request, write_response,
 };
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
+use model::header::HeaderCase;
 use model::listener::HttpConnectionManager;
 use std::cell::RefCell;
 use std::pin::{Pin, pin};
@@ -81,6 +82,7 @@ pub(super) struct Server<IO> {
     idle_limit: Option<Duration>,
     head_time: Duration,
     patience: Duration,
+    case: HeaderCase,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Server<IO> {
@@ -100,6 +102,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Server<IO> {
             stage,
             head_time: manager.request_headers_timeout.unwrap_or(HEAD_TIME),
             patience: manager.stream_idle_timeout.unwrap_or(BLOCKED_TIME),
+            case: manager.header_case,
         }
     }
 
@@ -151,7 +154,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Server<IO> {
             let mut link = self.link.borrow_mut();
             loop {
                 if !link.inbox.bytes.is_empty() {
-                    match parse_request(&mut link.inbox.bytes) {
+                    match parse_request(&mut link.inbox.bytes, self.case == HeaderCase::Preserve) {
                         Ok(Some(head)) => return Poll::Ready(Next::Request(head)),
                         Ok(None) => {}
                         Err(rule) => return Poll::Ready(Next::Refused(rule)),
@@ -266,7 +269,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Server<IO> {
             let mut link = self.link.borrow_mut();
             link.expects_continue = false;
             let length = body.size_hint().exact();
-            write_response(head.status, &head.headers, asked, length, &mut link.outbox)
+            let case = Case::new(self.case, &head.extensions);
+            write_response(head.status, &head.headers, case, asked, length, &mut link.outbox)
         };
         drop(head);
         let mut gathered = match delimiting {
@@ -331,7 +335,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Server<IO> {
     async fn switch(&self, answer: Response<AnswerBody>, asked: Asked) -> Turn {
         let (head, body) = answer.into_parts();
         let AnswerBody::Tunnel(tunnel) = body else { return Turn::Broken };
-        write_response(head.status, &head.headers, asked, None, &mut self.link.borrow_mut().outbox);
+        let case = Case::new(self.case, &head.extensions);
+        write_response(head.status, &head.headers, case, asked, None, &mut self.link.borrow_mut().outbox);
         match std::future::poll_fn(|cx| self.link.borrow_mut().poll_flush(cx)).await {
             Ok(()) => Turn::Tunnel(tunnel),
             Err(_) => Turn::Broken,

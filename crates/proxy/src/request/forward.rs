@@ -160,6 +160,7 @@ impl Stage<'_> {
                 let mut response = Response::new(AnswerBody::from(body));
                 *response.status_mut() = head.status;
                 *response.headers_mut() = head.headers;
+                *response.extensions_mut() = head.extensions;
                 response
             }
         }

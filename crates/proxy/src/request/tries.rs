@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::record::{Exchange, UpstreamRecord};
 use crate::snapshot::{EndpointState, Permit, Wish};
 use crate::upstream::{BodyTally, ConnectError, Lease, Outgoing, Replay, Sent};
+use crate::wire::http1::Names;
 use crate::wire::{Incoming, WireError};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, UPGRADE};
 use http::request::Parts;
@@ -367,6 +368,10 @@ impl<'t> Tries<'t> {
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         *request.version_mut() = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        // Names as they came, where they are remembered.
+        if let Some(names) = message.parts.extensions.get::<Names>() {
+            request.extensions_mut().insert(names.clone());
+        }
         Ok(request)
     }
 

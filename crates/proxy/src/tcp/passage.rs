@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 /// Bytes moved at once.
-const ROOM: usize = 32 * 1024;
+const ROOM: usize = 128 * 1024;
 
 /// How a passage ended.
 #[derive(Debug)]

@@ -6,11 +6,12 @@ use super::connect::Stream;
 use super::lease::Sent;
 use super::pool::Facts;
 use crate::stream::Prefixed;
-use crate::wire::http1::{Decoder, Link, Shared, Source, parse_response, write_request};
+use crate::wire::http1::{Case, Decoder, Link, Shared, Source, parse_response, write_request};
 use crate::wire::{Incoming, WireError};
 use http::header::TRAILER;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
+use model::header::HeaderCase;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -23,12 +24,13 @@ pub(super) struct Http1 {
     pub(super) served: u32,
     /// The answer that came last does not end the connection.
     goes_on: bool,
+    case: HeaderCase,
 }
 
 impl Http1 {
-    pub(super) fn new(stream: Stream, facts: Facts) -> Self {
+    pub(super) fn new(stream: Stream, facts: Facts, case: HeaderCase) -> Self {
         let link = Rc::new(RefCell::new(Link::new(stream, b"")));
-        Self { link, facts, served: 1, goes_on: true }
+        Self { link, facts, served: 1, goes_on: true, case }
     }
 
     /// Whether the endpoint has neither closed it nor said anything unasked. Nothing is read where nothing came in.
@@ -71,7 +73,8 @@ impl Http1 {
         let mut link = self.link.borrow_mut();
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
         let length = body.size_hint().exact();
-        let delimiting = write_request(&head.method, target, &head.headers, length, &mut link.outbox);
+        let case = Case::new(self.case, &head.extensions);
+        let delimiting = write_request(&head.method, target, &head.headers, case, length, &mut link.outbox);
         match body {
             Outgoing::Empty => {}
             // An endpoint that was not told of trailers may not expect them (RFC 9110, 6.5.1).
@@ -94,7 +97,7 @@ impl Http1 {
             return Poll::Ready(Err(WireError::Source));
         }
         loop {
-            match parse_response(&mut link.inbox.bytes) {
+            match parse_response(&mut link.inbox.bytes, self.case == HeaderCase::Preserve) {
                 // What is said meanwhile is for us (RFC 9110, 15.2).
                 Ok(Some(head))
                     if head.parts.status.is_informational()

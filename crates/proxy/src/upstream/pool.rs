@@ -275,7 +275,13 @@ impl EndpointPool {
             return Ok((LeaseKind::Http2(made), false));
         }
         let Connected { stream, local, peer_uri, .. } = connected;
-        Ok((LeaseKind::Http1(Http1::new(stream, Facts { local, peer_uri }), open), false))
+        Ok((
+            LeaseKind::Http1(
+                Http1::new(stream, Facts { local, peer_uri }, config.connections.header_case),
+                open,
+            ),
+            false,
+        ))
     }
 
     async fn lease_http2(&self, need: &Need<'_>) -> Result<(LeaseKind, bool), ConnectError> {

@@ -9,6 +9,7 @@ mod outbox;
 mod inbox;
 mod parse;
 mod write;
+mod case;
 mod decode;
 mod framing;
 mod rule;
@@ -16,6 +17,7 @@ mod bytes;
 
 pub use rule::Rule;
 
+pub(crate) use case::{Case, Names};
 pub(crate) use decode::{Decoder, Piece};
 pub(crate) use link::{Link, Shared, Source};
 pub(crate) use parse::{RequestHead, parse_request, parse_response};

@@ -2,6 +2,7 @@
 //! beginning when more came; so the verdict on a stream does not depend on how it is cut, and nothing is kept meanwhile.
 
 use super::bytes::{run_above, run_of_token, run_of_value};
+use super::case::Names;
 use super::framing::{Framing, Length};
 use super::rule::Rule;
 use bytes::{Bytes, BytesMut};
@@ -49,7 +50,8 @@ struct Span {
 type Spans = SmallVec<[Span; 24]>;
 
 /// Takes a request's head from the front of `inbox`, and empty lines before it; `None` while it is not complete.
-pub(crate) fn parse_request(inbox: &mut BytesMut) -> Result<Option<RequestHead>, Rule> {
+/// `keeps_names` is for those who write names as they came.
+pub(crate) fn parse_request(inbox: &mut BytesMut, keeps_names: bool) -> Result<Option<RequestHead>, Rule> {
     while inbox.starts_with(b"\r\n") {
         drop(inbox.split_to(2));
     }
@@ -73,6 +75,9 @@ pub(crate) fn parse_request(inbox: &mut BytesMut) -> Result<Option<RequestHead>,
     *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| Rule::Target)?;
     *request.version_mut() = if framing.is_http10 { Version::HTTP_10 } else { Version::HTTP_11 };
     *request.headers_mut() = fields(&bytes, &spans)?;
+    if let Some(names) = names(keeps_names, &bytes, &spans) {
+        request.extensions_mut().insert(names);
+    }
     let (parts, ()) = request.into_parts();
     Ok(Some(RequestHead {
         parts,
@@ -85,7 +90,7 @@ pub(crate) fn parse_request(inbox: &mut BytesMut) -> Result<Option<RequestHead>,
 
 /// Takes an answer's head from the front of `inbox`; `None` while it is not complete. Answers may end their lines with a
 /// bare LF (RFC 9112, 2.2): what comes from an endpoint is read by nobody before us.
-pub(crate) fn parse_response(inbox: &mut BytesMut) -> Result<Option<ResponseHead>, Rule> {
+pub(crate) fn parse_response(inbox: &mut BytesMut, keeps_names: bool) -> Result<Option<ResponseHead>, Rule> {
     let seen = inbox.get(..HEAD_SIZE).unwrap_or(inbox);
     let mut framing = Framing::default();
     let mut spans = Spans::new();
@@ -97,6 +102,9 @@ pub(crate) fn parse_response(inbox: &mut BytesMut) -> Result<Option<ResponseHead
     *response.status_mut() = status;
     *response.version_mut() = if framing.is_http10 { Version::HTTP_10 } else { Version::HTTP_11 };
     *response.headers_mut() = fields(&bytes, &spans)?;
+    if let Some(names) = names(keeps_names, &bytes, &spans) {
+        response.extensions_mut().insert(names);
+    }
     let (parts, ()) = response.into_parts();
     Ok(Some(ResponseHead { parts, length: framing.of_answer(), is_last: framing.is_last() }))
 }
@@ -118,6 +126,13 @@ fn take(inbox: &mut BytesMut, end: usize) -> Bytes {
     match inbox.len() == end {
         true => std::mem::take(inbox).freeze(),
         false => inbox.split_to(end).freeze(),
+    }
+}
+
+fn names(keeps: bool, bytes: &Bytes, spans: &Spans) -> Option<Names> {
+    match keeps {
+        true => Names::of(spans.iter().map(|span| bytes.slice(span.name.0 as usize..span.name.1 as usize))),
+        false => None,
     }
 }
 

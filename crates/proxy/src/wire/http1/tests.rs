@@ -34,7 +34,7 @@ fn read(parts: &[&[u8]]) -> (usize, u64, Standing) {
                 if is_finished {
                     return (came - inbox.len(), requests, Standing::Finished);
                 }
-                match parse_request(&mut inbox) {
+                match parse_request(&mut inbox, false) {
                     Ok(None) => break,
                     Ok(Some(head)) => {
                         requests += 1;

@@ -1,9 +1,11 @@
 //! Heads as they are written, and how the end of a body is told (RFC 9112, 6.3).
 
+use super::case::Case;
 use super::outbox::Outbox;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode};
+use model::header::HeaderCase;
 use std::cell::RefCell;
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -52,7 +54,7 @@ impl Delimiting {
                 let out = outbox.head(8);
                 out.extend_from_slice(b"0\r\n");
                 if let Some(trailers) = trailers {
-                    write_fields(trailers, out);
+                    write_fields(trailers, Case::new(HeaderCase::Lower, &Extensions::new()), out);
                 }
                 out.extend_from_slice(b"\r\n");
                 Ok(())
@@ -66,6 +68,7 @@ pub(crate) fn write_request(
     method: &Method,
     target: &str,
     headers: &HeaderMap,
+    case: Case<'_>,
     length: Option<u64>,
     outbox: &mut Outbox,
 ) -> Delimiting {
@@ -74,16 +77,16 @@ pub(crate) fn write_request(
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    write_fields(headers, out);
+    write_fields(headers, case, out);
     let delimiting = match (said_length(headers), length) {
         (Some(said), _) => Delimiting::Sized(said),
         (None, Some(0)) => Delimiting::Bodiless,
         (None, Some(length)) => {
-            write_length(length, out);
+            write_length(length, case, out);
             Delimiting::Sized(length)
         }
         (None, None) => {
-            write_chunked(out);
+            write_chunked(case, out);
             Delimiting::Chunked
         }
     };
@@ -106,6 +109,7 @@ pub(crate) struct Asked {
 pub(crate) fn write_response(
     status: StatusCode,
     headers: &HeaderMap,
+    case: Case<'_>,
     asked: Asked,
     length: Option<u64>,
     outbox: &mut Outbox,
@@ -132,22 +136,22 @@ pub(crate) fn write_response(
     for (name, value) in headers {
         // A length where there can be no body would be read as one (RFC 9110, 8.6).
         if !(is_bodiless && *name == CONTENT_LENGTH) && *name != TRANSFER_ENCODING {
-            write_field(name.as_str(), value.as_bytes(), out);
+            write_field(name.as_str(), value.as_bytes(), case, out);
         }
     }
     match delimiting {
-        Delimiting::Sized(length) if said.is_none() => write_length(length, out),
+        Delimiting::Sized(length) if said.is_none() => write_length(length, case, out),
         // HEAD is told what GET would be (RFC 9110, 9.3.2), where that is known here.
         Delimiting::Bodiless if asked.head && said.is_none() && !is_bodiless => {
             if let Some(length) = length.filter(|length| *length > 0) {
-                write_length(length, out);
+                write_length(length, case, out);
             }
         }
-        Delimiting::Chunked => write_chunked(out),
+        Delimiting::Chunked => write_chunked(case, out),
         _ => {}
     }
     if !headers.contains_key(DATE) && !status.is_informational() {
-        write_field("date", date().as_bytes(), out);
+        write_field("date", date().as_bytes(), case, out);
     }
     out.extend_from_slice(b"\r\n");
     delimiting
@@ -157,26 +161,27 @@ fn said_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn write_fields(headers: &HeaderMap, out: &mut Vec<u8>) {
+fn write_fields(headers: &HeaderMap, case: Case<'_>, out: &mut Vec<u8>) {
     for (name, value) in headers {
-        write_field(name.as_str(), value.as_bytes(), out);
+        write_field(name.as_str(), value.as_bytes(), case, out);
     }
 }
 
-fn write_field(name: &str, value: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(name.as_bytes());
+fn write_field(name: &str, value: &[u8], case: Case<'_>, out: &mut Vec<u8>) {
+    case.write(name, out);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_length(length: u64, out: &mut Vec<u8>) {
+fn write_length(length: u64, case: Case<'_>, out: &mut Vec<u8>) {
+    case.write("content-length", out);
     // Writing into memory does not fail.
-    let _ = write!(out, "content-length: {length}\r\n");
+    let _ = write!(out, ": {length}\r\n");
 }
 
-fn write_chunked(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+fn write_chunked(case: Case<'_>, out: &mut Vec<u8>) {
+    write_field("transfer-encoding", b"chunked", case, out);
 }
 
 /// The time (RFC 9110, 6.6.1), written once a second and thread.
