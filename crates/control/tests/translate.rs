@@ -41,7 +41,7 @@ fn output(text: &str) -> String {
             resources.endpoints.iter().for_each(|e| describe::endpoints(&mut out, e));
         }
     }
-    out.replace(concat!(env!("CARGO_TARGET_TMPDIR"), "/files"), "@FILES@")
+    out.replace(&cases::of_one_length(concat!(env!("CARGO_TARGET_TMPDIR"), "/files")), "@FILES@")
 }
 
 #[test]

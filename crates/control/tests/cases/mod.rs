@@ -47,7 +47,19 @@ fn files(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
         write("crl.pem", revoked(made));
         write("cert.pem", made.cert.pem());
     }
-    folder.to_str().unwrap().to_owned()
+    of_one_length(folder.to_str().unwrap())
+}
+
+/// The same folder, written in as many bytes wherever it is: columns of what is said do not depend on it.
+pub(crate) fn of_one_length(folder: &str) -> String {
+    let mut path = folder.to_owned();
+    while path.len() + 2 <= 240 {
+        path.push_str("/.");
+    }
+    if path.len() < 240 {
+        path.push('/');
+    }
+    path
 }
 
 fn revoked(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
