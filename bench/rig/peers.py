@@ -20,7 +20,7 @@ def versions():
         done = subprocess.run(command, capture_output=True, text=True)
         return (done.stdout or done.stderr).strip().splitlines()[0]
     return {
-        "ieum": first_line(IEUM, "--version"), "envoy": first_line(ENVOY, "--version"),
+        "ieum": first_line(IEUM, "--version"), "envoy": first_line(ENVOY, "--version").split("version: ")[-1],
         "nginx": first_line("nginx", "-v"), "haproxy": first_line("haproxy", "-v"),
         "wrk": first_line("wrk", "--version"), "h2load": first_line("h2load", "--version"),
     }
