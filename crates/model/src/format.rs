@@ -391,15 +391,6 @@ fn parse_command(text: &str) -> Result<Part, FormatError> {
     Ok(Part::Command { command: command.ok_or_else(unknown)?, max_length })
 }
 
-/// What a log line looks like.
-#[derive(Debug, Clone, PartialEq)]
-pub enum LogFormat {
-    /// Text; brings its own end of line.
-    Text(Template),
-    /// A JSON object with these keys, in this order.
-    Json(Vec<(String, Template)>),
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

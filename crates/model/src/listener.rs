@@ -10,11 +10,11 @@ use crate::balance::Criteria;
 pub use crate::header::HeaderCase;
 
 use crate::filter::HttpFilters;
-pub use crate::format::LogFormat;
 use crate::format::Template;
 use crate::header::HeaderEdits;
 use crate::local_reply::LocalReplies;
 use crate::log_filter::LogFilter;
+pub use crate::log_filter::LogFormat;
 use crate::metadata::Metadata;
 use crate::mutation::Mutation;
 use crate::path::PathNormalization;

@@ -1,8 +1,7 @@
 //! What answers of the proxy's own are made to look like (`LocalReplyConfig`). Making them is the proxy's.
 
-use crate::format::LogFormat;
 use crate::header::HeaderEdit;
-use crate::log_filter::{ExchangeFacts, LogFilter};
+use crate::log_filter::{ExchangeFacts, LogFilter, LogFormat};
 
 /// Changes to answers of the proxy's own.
 #[derive(Debug, Clone, PartialEq, Default)]

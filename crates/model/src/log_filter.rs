@@ -2,6 +2,7 @@
 //! an exchange, the one who asks says through [`ExchangeFacts`].
 
 use crate::field::FieldName;
+use crate::format::Template;
 use crate::fraction::Fraction;
 use crate::header::HeaderMatch;
 
@@ -130,6 +131,15 @@ pub fn grpc_status_of(status: u16) -> u32 {
         429 | 502 | 503 | 504 => 14,
         _ => 2,
     }
+}
+
+/// What a log line looks like.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LogFormat {
+    /// Text; brings its own end of line.
+    Text(Template),
+    /// A JSON object with these keys, in this order.
+    Json(Vec<(String, Template)>),
 }
 
 #[cfg(test)]

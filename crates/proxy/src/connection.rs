@@ -11,7 +11,6 @@ mod hello;
 mod proxied;
 mod refused;
 mod stage;
-mod stream;
 
 pub(crate) use stage::{Stage, StageView};
 
@@ -21,6 +20,7 @@ use crate::record::{
 };
 use crate::request::Context;
 use crate::snapshot::{ChainState, HttpState, ListenerState, NetworkState, Snapshot};
+use crate::stream::Prefixed;
 use crate::tcp;
 use http::{HeaderMap, Method, StatusCode, Version};
 use identity::{certificate, handshake};
@@ -32,10 +32,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use stream::{Prefixed, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
+
+/// A client's bytes, in TLS or not.
+type Stream = crate::stream::Stream<TlsStream<Prefixed<TcpStream>>>;
 
 /// Time for a TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(15);

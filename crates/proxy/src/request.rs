@@ -102,7 +102,7 @@ pub async fn serve(context: &Rc<Context>, request: Request<Incoming>) -> Respons
     let exceeded = relay::exceeded(&http.manager.heads, &parts.headers);
     let (mut head, refused) =
         Head::new(&mut parts, &http.manager, &context.connection, &context.peer, random);
-    relay::prepare(&mut parts.headers, &http.manager, &context.connection);
+    relay::append_via(&mut parts.headers, &http.manager.via);
     let exchange = http.recorder.begin(&context.connection, &record(&head, &parts));
     mutations::mutate_early(&http.manager.early_edits, &exchange, &mut head, &mut parts);
     let quoted = quoted::quote(&http.manager, &head, &parts);

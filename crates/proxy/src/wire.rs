@@ -8,3 +8,11 @@ mod error;
 
 pub use error::WireError;
 pub use incoming::Incoming;
+
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+
+/// The length that a head says its body has.
+pub(crate) fn said_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

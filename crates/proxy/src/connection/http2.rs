@@ -4,26 +4,26 @@ use super::stage::Stage;
 use super::{Lifetime, Refusals, Visit};
 use crate::request::{self, AnswerBody, Context};
 use crate::snapshot::HttpState;
-use crate::wire::Incoming;
 use crate::wire::http1::{Rule, date};
-use crate::wire::http2::{Duplex, Received, send};
+use crate::wire::http2::{Duplex, send, silence};
+use crate::wire::{Incoming, said_length};
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use h2::RecvStream;
 use h2::server::{Builder, SendResponse};
-use h2::{Ping, PingPong, RecvStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context as Task, Poll};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Time for a client to send its preface.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(15);
@@ -54,7 +54,7 @@ where
     let context = visit.context(http);
     let refusals = visit.refusals(http);
     let Ok(Ok(mut connection)) = timeout(HANDSHAKE_TIME, builder().handshake(stream)).await else { return };
-    let mut pings = Pings::new(connection.ping_pong());
+    let mut silence = pin!(silence(connection.ping_pong(), PING.0, PING.1));
     let streams = Rc::new(Streams::default());
     let mut answering = FuturesUnordered::new();
     let mut closing = pin!(visit.stage.reached(Stage::Leaving));
@@ -101,7 +101,7 @@ where
             }
             tick.as_mut().reset(now + TICK);
         }
-        pings.poll_silence(cx)
+        silence.as_mut().poll(cx)
     })
     .await;
 }
@@ -127,13 +127,10 @@ async fn answer(
     mut respond: SendResponse<Bytes>,
     _open: Open,
 ) {
-    let length = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    let length = said_length(request.headers());
     let is_head = request.method() == Method::HEAD;
     let too_many = request.headers().len() > HEADER_FIELDS;
-    let request = request.map(|stream| {
-        let received = Received::new(stream, length);
-        if received.is_over() { Incoming::Over } else { Incoming::Http2(Box::new(received)) }
-    });
+    let request = request.map(|stream| Incoming::over_stream(stream, length, None));
     let answer = match too_many {
         true => Some(too_many_fields(&refusals)),
         false => {
@@ -189,37 +186,6 @@ fn too_many_fields(refusals: &Refusals) -> Response<AnswerBody> {
     *answer.status_mut() = rule.status();
     answer.headers_mut().insert("x-ieum-reason", HeaderValue::from_static(rule.token()));
     answer
-}
-
-/// Asks a silent client whether it is there.
-struct Pings {
-    pings: Option<PingPong>,
-    next: Pin<Box<Sleep>>,
-    is_asked: bool,
-}
-
-impl Pings {
-    fn new(pings: Option<PingPong>) -> Self {
-        Self { pings, next: Box::pin(sleep_until(Instant::now() + PING.0)), is_asked: false }
-    }
-
-    /// Ready when it does not answer.
-    fn poll_silence(&mut self, cx: &mut Task<'_>) -> Poll<()> {
-        let Some(pings) = &mut self.pings else { return Poll::Pending };
-        if self.is_asked && pings.poll_pong(cx).is_ready() {
-            self.is_asked = false;
-            self.next.as_mut().reset(Instant::now() + PING.0);
-        }
-        while self.next.as_mut().poll(cx).is_ready() {
-            if self.is_asked {
-                return Poll::Ready(());
-            }
-            self.is_asked = pings.send_ping(Ping::opaque()).is_ok();
-            self.next.as_mut().reset(Instant::now() + if self.is_asked { PING.1 } else { PING.0 });
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
-    }
 }
 
 /// How many requests there were, and are.

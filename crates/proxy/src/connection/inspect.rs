@@ -1,8 +1,8 @@
 //! Looking at a connection's first bytes, as far and as long as its listener's chains need it, before one is chosen.
 
 use super::hello::{self, Hello, Look};
-use super::stream::Prefixed;
 use crate::record::Caller;
+use crate::stream::Prefixed;
 use model::listener::{ChainMatch, ConnectionFacts, Listener, Network};
 use std::io;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! What a load balancer in front says of a connection before its first byte: the PROXY protocol, versions 1 and 2. The
 //! header is bounded; what stands behind the addresses in it is passed over.
 
-use super::stream::Prefixed;
 use crate::record::{Caller, Note};
+use crate::stream::Prefixed;
 use model::listener::ProxyHeader;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;

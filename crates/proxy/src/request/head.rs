@@ -3,6 +3,7 @@
 
 use super::answer::REQUEST_ID;
 use super::edits::Outbound;
+use super::relay::drop_client_cert;
 use crate::failure::Failure;
 use crate::record::ConnectionRecord;
 use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
@@ -52,6 +53,7 @@ struct Present {
     request_id: bool,
     cookie: bool,
     internal: bool,
+    client_cert: bool,
 }
 
 impl Present {
@@ -70,6 +72,7 @@ impl Present {
                 "x-forwarded-proto" => present.forwarded_proto = true,
                 "x-request-id" => present.request_id = true,
                 "cookie" => present.cookie = true,
+                "x-forwarded-client-cert" => present.client_cert = true,
                 other if other.starts_with(INTERNAL) => present.internal = true,
                 _ => {}
             }
@@ -115,6 +118,9 @@ impl Head {
         let scheme = forwarded_scheme(&mut parts.headers, &present, manager, connection);
         if present.internal && manager.edge {
             drop_internal(&mut parts.headers, manager.filters.fault.is_some());
+        }
+        if present.client_cert {
+            drop_client_cert(&mut parts.headers, manager, connection);
         }
         if parts.version == Version::HTTP_2 && present.cookie {
             join_cookies(&mut parts.headers);

@@ -12,8 +12,8 @@ use model::listener::{ClientCert, HeadLimits, HttpConnectionManager};
 const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
-/// Cleans a request of what is not to be believed, and signs it.
-pub(super) fn prepare(
+/// Drops what proxies before said of the client's certificate, where they are not to be believed.
+pub(super) fn drop_client_cert(
     headers: &mut HeaderMap,
     manager: &HttpConnectionManager,
     connection: &ConnectionRecord,
@@ -26,7 +26,6 @@ pub(super) fn prepare(
     if !passes {
         headers.remove(CLIENT_CERT);
     }
-    append_via(headers, &manager.via);
 }
 
 /// Whether a head is larger than is configured.
@@ -40,7 +39,8 @@ pub(super) fn exceeded(limits: &HeadLimits, headers: &HeaderMap) -> Option<Failu
     (is_large || is_many).then_some(Failure::HeadersTooLarge)
 }
 
-fn append_via(headers: &mut HeaderMap, via: &str) {
+/// Signs a request, or an answer.
+pub(super) fn append_via(headers: &mut HeaderMap, via: &str) {
     if via.is_empty() {
         return;
     }

@@ -5,13 +5,12 @@ use super::connect::{ConnectError, Stream};
 use super::lease::Sent;
 use super::pool::Facts;
 use crate::snapshot::Permit;
-use crate::wire::http2::{Received, Sending, send};
-use crate::wire::{Incoming, WireError};
+use crate::wire::http2::{Sending, send, silence};
+use crate::wire::{Incoming, WireError, said_length};
 use bytes::Bytes;
-use h2::client::{Builder, ResponseFuture, SendRequest};
-use h2::{Ping, PingPong};
+use h2::client::{Builder, SendRequest};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method, Request, Response, Version};
+use http::{Method, Request, Version};
 use http_body::Body;
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -66,7 +65,7 @@ impl Http2 {
         tokio::task::spawn_local(async move {
             tokio::select! {
                 _ = connection => {}
-                () = silence(pings) => {}
+                () = silence(pings, PING.0, PING.1) => {}
             }
         });
         let (streams, served) = (Cell::new(0), Cell::new(0));
@@ -97,86 +96,31 @@ impl Http2 {
             }
         }
         let is_empty = body.is_end_stream();
-        let (answer, mut stream) = match sender.send_request(Request::from_parts(head, ()), is_empty) {
+        let (mut answer, mut stream) = match sender.send_request(Request::from_parts(head, ()), is_empty) {
             Ok(sent) => sent,
             Err(error) => return Sent::Failed(WireError::Http2(error)),
         };
-        if is_empty {
-            return match answer.await {
-                Ok(answer) => Sent::Answer(received(answer, None)),
-                Err(error) => Sent::Failed(WireError::Http2(error)),
-            };
-        }
-        let mut upload: Upload = Box::pin(async move { send(&mut body, &mut stream, |_, _| {}).await });
-        let (answered, upload) = while_uploading(answer, &mut upload).await.split(upload);
-        match answered {
-            Ok(answer) => Sent::Answer(received(answer, upload)),
+        let mut upload: Option<Pin<Box<dyn Future<Output = Sending>>>> = match is_empty {
+            true => None,
+            false => Some(Box::pin(async move { send(&mut body, &mut stream, |_, _| {}).await })),
+        };
+        let answered = std::future::poll_fn(|cx| {
+            if let Some(sending) = &mut upload
+                && let Poll::Ready(ended) = sending.as_mut().poll(cx)
+            {
+                upload = None;
+                if let Sending::Broken = ended {
+                    return Poll::Ready(Err(WireError::Source));
+                }
+            }
+            Pin::new(&mut answer).poll(cx).map_err(WireError::Http2)
+        });
+        match answered.await {
+            Ok(answer) => {
+                let length = said_length(answer.headers());
+                Sent::Answer(answer.map(|stream| Incoming::over_stream(stream, length, upload)))
+            }
             Err(error) => Sent::Failed(error),
-        }
-    }
-}
-
-type Upload = Pin<Box<dyn Future<Output = Sending>>>;
-
-/// What came of waiting for an answer, and whether the request is still on its way.
-struct Waited {
-    answered: Result<Response<h2::RecvStream>, WireError>,
-    is_uploading: bool,
-}
-
-impl Waited {
-    fn split(self, upload: Upload) -> (Result<Response<h2::RecvStream>, WireError>, Option<Upload>) {
-        (self.answered, self.is_uploading.then_some(upload))
-    }
-}
-
-async fn while_uploading(mut answer: ResponseFuture, upload: &mut Upload) -> Waited {
-    let mut is_uploading = true;
-    std::future::poll_fn(|cx| {
-        if is_uploading && let Poll::Ready(sending) = upload.as_mut().poll(cx) {
-            is_uploading = false;
-            if let Sending::Broken = sending {
-                return Poll::Ready(Waited { answered: Err(WireError::Source), is_uploading });
-            }
-        }
-        let answered = std::task::ready!(Pin::new(&mut answer).poll(cx)).map_err(WireError::Http2);
-        Poll::Ready(Waited { answered, is_uploading })
-    })
-    .await
-}
-
-fn received(answer: Response<h2::RecvStream>, upload: Option<Upload>) -> Response<Incoming> {
-    let length = said_length(answer.headers());
-    answer.map(|stream| {
-        let received = Received::new(stream, length);
-        match upload {
-            Some(upload) => {
-                let upload = async move {
-                    // How it ended is told by the answer.
-                    let _ = upload.await;
-                };
-                Incoming::Http2(Box::new(received.with_upload(Box::pin(upload))))
-            }
-            None if received.is_over() => Incoming::Over,
-            None => Incoming::Http2(Box::new(received)),
-        }
-    })
-}
-
-fn said_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Ends when the peer does not answer a ping in time.
-async fn silence(pings: Option<PingPong>) {
-    let Some(mut pings) = pings else { return std::future::pending().await };
-    loop {
-        tokio::time::sleep(PING.0).await;
-        match tokio::time::timeout(PING.1, pings.ping(Ping::opaque())).await {
-            Ok(Ok(_)) => {}
-            // The connection is over, and says so itself.
-            Ok(Err(_)) => return std::future::pending().await,
-            Err(_) => return,
         }
     }
 }

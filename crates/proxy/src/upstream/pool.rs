@@ -168,13 +168,10 @@ impl Pools {
         let now = Instant::now();
         self.endpoints.borrow_mut().retain(|id, pool| {
             let Some((idle_timeout, vitals)) = keeps(*id) else { return false };
-            let limit = match (idle_timeout, vitals.idle_limit()) {
-                (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
-                (ours, theirs) => ours.or(theirs),
-            };
-            let lives =
-                |i: &mut Idle| i.connection.is_alive() && limit.is_none_or(|limit| now - i.since < limit);
-            pool.idle.borrow_mut().retain_mut(lives);
+            let limit = shorter(idle_timeout, vitals.idle_limit());
+            if let Some(limit) = limit {
+                pool.idle.borrow_mut().retain(|idle| now - idle.since < limit);
+            }
             pool.shared.borrow_mut().retain(|c| c.has_room().is_some());
             true
         });
@@ -204,6 +201,11 @@ impl Pools {
     }
 }
 
+/// How long a connection may rest: what is configured, or what was learned of its endpoint.
+fn shorter(ours: Option<Duration>, theirs: Option<Duration>) -> Option<Duration> {
+    [ours, theirs].into_iter().flatten().min()
+}
+
 /// Gives the endpoint's active request back unless it is turned into a lease.
 struct Claim<'e>(&'e EndpointState);
 
@@ -223,11 +225,7 @@ struct Need<'n> {
 impl EndpointPool {
     /// The newest connection that is alive.
     fn take_idle(&self, need: &Need<'_>) -> Option<Idle> {
-        let learned = need.endpoint.vitals.idle_limit();
-        let limit = match (need.cluster.config.idle_timeout, learned) {
-            (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
-            (ours, theirs) => ours.or(theirs),
-        };
+        let limit = shorter(need.cluster.config.idle_timeout, need.endpoint.vitals.idle_limit());
         loop {
             let idle = self.idle.borrow_mut().pop()?;
             if limit.is_none_or(|limit| idle.since.elapsed() < limit) {

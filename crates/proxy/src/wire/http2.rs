@@ -3,11 +3,12 @@
 
 use super::error::WireError;
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http_body::{Body, Frame};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A body that comes in over a stream.
@@ -18,22 +19,21 @@ pub struct Received {
     is_data_over: bool,
     is_over: bool,
     /// What goes the other way meanwhile.
-    upload: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    upload: Option<Pin<Box<dyn Future<Output = Sending>>>>,
 }
 
 impl Received {
-    /// The body that comes in over `stream`, behind a head that says `length` of it.
-    pub(crate) fn new(stream: RecvStream, length: Option<u64>) -> Self {
+    /// The body that comes in over `stream`, behind a head that says `length` of it, while `upload` goes the other way.
+    pub(super) fn new(
+        stream: RecvStream,
+        length: Option<u64>,
+        upload: Option<Pin<Box<dyn Future<Output = Sending>>>>,
+    ) -> Self {
         let is_over = stream.is_end_stream();
-        Self { stream, length, is_data_over: false, is_over, upload: None }
+        Self { stream, length, is_data_over: false, is_over, upload }
     }
 
-    /// The same, while `upload` goes the other way.
-    pub(crate) fn with_upload(self, upload: Pin<Box<dyn Future<Output = ()>>>) -> Self {
-        Self { upload: Some(upload), ..self }
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.is_over
     }
 
@@ -45,11 +45,12 @@ impl Received {
         if let Some(upload) = &mut self.upload
             && upload.as_mut().poll(cx).is_ready()
         {
+            // How it ended is told by what comes back.
             self.upload = None;
         }
     }
 
-    pub(crate) fn poll_frame(
+    pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
@@ -163,6 +164,20 @@ where
         }
     })
     .await
+}
+
+/// Ends when the peer does not answer a ping within `patience`; one is sent every `interval`.
+pub(crate) async fn silence(pings: Option<PingPong>, interval: Duration, patience: Duration) {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(interval).await;
+        match tokio::time::timeout(patience, pings.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            // The connection is over, and says so itself.
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return,
+        }
+    }
 }
 
 /// A stream's bytes both ways, for tunnels.

@@ -2,8 +2,9 @@
 
 use super::error::WireError;
 use super::http1::{Piece, Shared};
-use super::http2::Received;
+use super::http2::{Received, Sending};
 use bytes::Bytes;
+use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -27,6 +28,18 @@ impl Incoming {
         match link.borrow().decoder().is_over() {
             true => Self::Over,
             false => Self::Http1(Http1Body(link.clone())),
+        }
+    }
+
+    /// The body that comes in over `stream`, if there is any, while `upload` goes the other way.
+    pub(crate) fn over_stream(
+        stream: RecvStream,
+        length: Option<u64>,
+        upload: Option<Pin<Box<dyn Future<Output = Sending>>>>,
+    ) -> Self {
+        match stream.is_end_stream() && upload.is_none() {
+            true => Self::Over,
+            false => Self::Http2(Box::new(Received::new(stream, length, upload))),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::case::Case;
 use super::outbox::Outbox;
+use crate::wire::said_length;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode};
@@ -155,10 +156,6 @@ pub(crate) fn write_response(
     }
     out.extend_from_slice(b"\r\n");
     delimiting
-}
-
-fn said_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn write_fields(headers: &HeaderMap, case: Case<'_>, out: &mut Vec<u8>) {
