@@ -52,6 +52,10 @@ mod backend_refusal_tests;
 #[cfg(test)]
 mod cluster_strategies;
 #[cfg(test)]
+mod resource_strategies;
+#[cfg(test)]
+mod route_strategies;
+#[cfg(test)]
 mod envoy_tests;
 #[cfg(test)]
 mod listener_strategies;

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::cluster_strategies::cluster;
-use super::strategies::routes;
+use super::route_strategies::routes;
 use super::{ClusterProto, cluster_proto, listener_proto, listener_strategies::listener, upstream};
 use envoy_types::pb::envoy::config::bootstrap::v3::{Bootstrap, bootstrap};
 use envoy_types::pb::envoy::config::core::v3 as core_proto;

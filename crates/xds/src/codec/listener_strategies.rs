@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::cluster_strategies::downstream;
+use super::route_strategies::routes;
 use super::shaping_strategies as shaping;
-use super::strategies::{described, duration, fault, header_match, name, routes, string_match, upgrade};
+use super::strategies::{described, duration, fault, header_match, name, string_match, upgrade};
 use model::authorization::{Permission, Policy, Principal, RuleAction, Rules, ShadowRules};
 use model::filter::HttpFilters;
 use model::listener::*;

@@ -1,7 +1,8 @@
 //! What is encoded is decoded to the same; equal models give equal bytes; no bytes make the decoder panic.
 #![allow(clippy::unwrap_used)]
 
-use super::strategies::{any_of, resource, routes};
+use super::resource_strategies::{any_of, resource};
+use super::route_strategies::routes;
 use super::{decode, type_url};
 use super::{listener_strategies, wire_order};
 use envoy_types::pb::envoy::config::listener::v3 as proto;

@@ -167,7 +167,7 @@ impl<'o> Plan<'o> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::strategies::routes;
+    use super::super::route_strategies::routes;
     use super::*;
     use proptest::prelude::*;
 
