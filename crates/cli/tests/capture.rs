@@ -3,18 +3,16 @@
 //! namespaces; without, the tests say so and are skipped.
 #![allow(clippy::unwrap_used)]
 
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
-use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
-use tempfile::TempDir;
+mod mesh;
 
-/// Longer than anything should take on a busy machine.
-const BOUND: Duration = Duration::from_secs(120);
+use mesh::{BOUND, Mesh};
+use rustix::process::Signal;
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::Mutex;
+use std::time::Instant;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -120,97 +118,49 @@ fn networks() -> BTreeSet<PathBuf> {
     all.filter_map(|entry| std::fs::read_link(entry.path().join("ns/net")).ok()).collect()
 }
 
-struct Mesh {
-    up: Child,
-    ready: Value,
-    place: TempDir,
+fn start(text: &str) -> Mesh {
+    Mesh::start_text(text, None, &["--capture", "netns"])
 }
 
-impl Mesh {
-    fn start(text: &str) -> Self {
-        let place = tempfile::tempdir().unwrap();
-        let folder = place.path().join("mesh");
-        std::fs::create_dir(&folder).unwrap();
-        std::fs::write(folder.join("mesh.yaml"), text).unwrap();
-        let said = std::fs::File::create(place.path().join("said")).unwrap();
-        let mut up = Command::new(env!("CARGO_BIN_EXE_ieum"))
-            .args(["up", folder.to_str().unwrap(), "--capture", "netns", "--json", "--port-base", "0"])
-            .args(["--state-dir", place.path().join("state").to_str().unwrap()])
-            .stdout(Stdio::piped())
-            .stderr(said)
-            .spawn()
-            .unwrap();
-        let (sender, line) = std::sync::mpsc::channel();
-        let stdout = up.stdout.take().unwrap();
-        std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = BufReader::new(stdout).read_line(&mut text);
-            let _ = sender.send(text);
-        });
-        let mut mesh = Mesh { up, ready: Value::Null, place };
-        let line = line.recv_timeout(BOUND).unwrap_or_default();
-        mesh.ready = serde_json::from_str(&line)
-            .unwrap_or_else(|_| panic!("the mesh did not become ready; it said:\n{}", mesh.said()));
-        mesh
-    }
+/// Runs a program as if it were the client.
+fn run(mesh: &Mesh, command: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ieum"))
+        .args(["exec", "client", "--state-dir", mesh.state().to_str().unwrap(), "--"])
+        .args(command)
+        .output()
+        .unwrap()
+}
 
-    fn said(&self) -> String {
-        std::fs::read_to_string(self.place.path().join("said")).unwrap()
-    }
+/// What a program prints that is run as if it were the client; it must succeed.
+fn printed(mesh: &Mesh, command: &[&str]) -> String {
+    let output = run(mesh, command);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {out}\n{err}\n{}", mesh.said().join("\n"));
+    out.into_owned()
+}
 
-    /// Runs a program as if it were the client.
-    fn run(&self, command: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_ieum"))
-            .args(["exec", "client", "--state-dir", self.place.path().join("state").to_str().unwrap(), "--"])
-            .args(command)
-            .output()
+/// Waits until no process has the folder of this mesh in its command line any more, and no network is left.
+fn is_gone(mesh: &mut Mesh, before: &BTreeSet<PathBuf>) {
+    let start = Instant::now();
+    mesh.wait();
+    let folder = mesh.folder.parent().unwrap().to_str().unwrap().to_owned();
+    loop {
+        let mine: Vec<String> = std::fs::read_dir("/proc")
             .unwrap()
-    }
-
-    /// What a program prints that is run as if it were the client; it must succeed.
-    fn prints(&self, command: &[&str]) -> String {
-        let output = self.run(command);
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{command:?}: {out}\n{err}\n{}", self.said());
-        out.into_owned()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_raw(self.up.id() as i32).unwrap(), signal).unwrap();
-    }
-
-    /// Waits until no process has the folder of this mesh in its command line any more, and no network is left.
-    fn is_gone(&mut self, before: &BTreeSet<PathBuf>) {
-        let start = Instant::now();
-        let _ = self.up.wait();
-        let folder = self.place.path().to_str().unwrap().to_owned();
-        loop {
-            let mine: Vec<String> = std::fs::read_dir("/proc")
-                .unwrap()
-                .flatten()
-                .filter_map(|entry| {
-                    let mut text = Vec::new();
-                    std::fs::File::open(entry.path().join("cmdline")).ok()?.read_to_end(&mut text).ok()?;
-                    Some(String::from_utf8_lossy(&text).replace('\0', " "))
-                })
-                .filter(|command| command.contains(&folder))
-                .collect();
-            let networks: Vec<PathBuf> = networks().difference(before).cloned().collect();
-            if mine.is_empty() && networks.is_empty() {
-                return;
-            }
-            assert!(start.elapsed() < BOUND, "still there: {mine:?}, {networks:?}");
-            std::thread::yield_now();
+            .flatten()
+            .filter_map(|entry| {
+                let mut text = Vec::new();
+                std::fs::File::open(entry.path().join("cmdline")).ok()?.read_to_end(&mut text).ok()?;
+                Some(String::from_utf8_lossy(&text).replace('\0', " "))
+            })
+            .filter(|command| command.contains(&folder))
+            .collect();
+        let networks: Vec<PathBuf> = networks().difference(before).cloned().collect();
+        if mine.is_empty() && networks.is_empty() {
+            return;
         }
-    }
-}
-
-impl Drop for Mesh {
-    fn drop(&mut self) {
-        if matches!(self.up.try_wait(), Ok(None)) {
-            self.signal(Signal::TERM);
-            let _ = self.up.wait();
-        }
+        assert!(start.elapsed() < BOUND, "still there: {mine:?}, {networks:?}");
+        std::thread::yield_now();
     }
 }
 
@@ -231,24 +181,24 @@ fn unmodified_programs_are_in_the_mesh() {
     }
     let has_redis = has("redis-server");
     let text = if has_redis { format!("{MESH}---{CACHE}") } else { MESH.to_owned() };
-    let mesh = Mesh::start(&text);
+    let mesh = start(&text);
 
     // Every name that a service has, and no address but its virtual one. Mutual TLS is required: what is answered came
     // through both sidecars.
     for host in ["web", "web.default", "web.default.svc", "web.default.svc.cluster.local"] {
-        let told = mesh.prints(&["curl", "-sS", "--fail", "--max-time", "20", &format!("http://{host}/")]);
+        let told = printed(&mesh, &["curl", "-sS", "--fail", "--max-time", "20", &format!("http://{host}/")]);
         assert!(!told.is_empty(), "{host}");
     }
     let script = "import urllib.request as r; print(r.urlopen('http://web/', timeout=20).status)";
-    assert_eq!(mesh.prints(&["python3", "-c", script]).trim(), "200");
+    assert_eq!(printed(&mesh, &["python3", "-c", script]).trim(), "200");
 
     // Two services on one port, told apart by their addresses alone.
     let echo = "import socket; s = socket.create_connection(('lines', 9000), 20); s.sendall(b'a line\\n'); \
                 print(s.recv(100).decode())";
-    assert!(mesh.prints(&["python3", "-c", echo]).contains("a line"));
+    assert!(printed(&mesh, &["python3", "-c", echo]).contains("a line"));
     if has_redis {
         for (host, port) in [("cache", "6379"), ("other", "9000")] {
-            let told = mesh.prints(&["redis-cli", "-h", host, "-p", port, "ping"]);
+            let told = printed(&mesh, &["redis-cli", "-h", host, "-p", port, "ping"]);
             assert_eq!(told.trim(), "PONG", "{host}");
         }
     }
@@ -256,7 +206,7 @@ fn unmodified_programs_are_in_the_mesh() {
     // What is not there is told at once.
     let script = "import socket\ntry: socket.getaddrinfo('nobody.default.svc.cluster.local', 80)\n\
                   except socket.gaierror as error: print(error.errno == socket.EAI_NONAME)";
-    assert_eq!(mesh.prints(&["python3", "-c", script]).trim(), "True");
+    assert_eq!(printed(&mesh, &["python3", "-c", script]).trim(), "True");
 }
 
 #[test]
@@ -265,7 +215,7 @@ fn without_its_sidecar_a_workload_reaches_nobody() {
     if !is_possible() {
         return;
     }
-    let mesh = Mesh::start(MESH);
+    let mesh = start(MESH);
     let address = mesh.ready["workloads"]["web"][0]["address"].as_str().unwrap().to_owned();
     // Gone when it is reaped: until then threads of it may hold its sockets. It starts again a tenth of a second later.
     let script = format!(
@@ -274,7 +224,7 @@ fn without_its_sidecar_a_workload_reaches_nobody() {
          except ConnectionRefusedError: print('closed')",
         pid = mesh.ready["workloads"]["client"][0]["sidecar_pid"],
     );
-    assert_eq!(mesh.prints(&["python3", "-c", &script]).trim(), "closed");
+    assert_eq!(printed(&mesh, &["python3", "-c", &script]).trim(), "closed");
 }
 
 #[test]
@@ -285,9 +235,9 @@ fn nothing_is_left_behind_whatever_way_it_ends() {
     }
     for signal in [Signal::INT, Signal::KILL] {
         let before = networks();
-        let mut mesh = Mesh::start(MESH);
+        let mut mesh = start(MESH);
         assert!(networks().difference(&before).count() >= 4, "the mesh, and each of its workloads");
         mesh.signal(signal);
-        mesh.is_gone(&before);
+        is_gone(&mut mesh, &before);
     }
 }

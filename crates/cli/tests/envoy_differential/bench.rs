@@ -7,7 +7,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use testing::exchange::{Answer, Connection};
 use testing::process::{Process, free_port};
@@ -163,8 +162,6 @@ fn answer(name: &str, mut stream: TcpStream, first: &Mutex<Vec<Vec<u8>>>) {
     let mut room = [0; 16 * 1024];
     while let Ok(count @ 1..) = stream.read(&mut room) {
         if std::mem::take(&mut is_first) {
-            // A header of the PROXY protocol may come by itself.
-            std::thread::sleep(Duration::ZERO);
             first.lock().unwrap().push(room[..count].to_vec());
         }
         if room[..count].ends_with(b"\r\n\r\n") && stream.write_all(text.as_bytes()).is_err() {

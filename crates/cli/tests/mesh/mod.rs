@@ -49,7 +49,7 @@ impl Mesh {
         let folder = copy_of_example("bookinfo", &place);
         change(&folder);
         let program = std::env::var(PROXY_PROGRAM).ok();
-        Self::start_in(place, folder, program.as_deref())
+        Self::start_in(place, folder, program.as_deref(), &[])
     }
 
     /// Starts an example after a change of its folder, with `program` as every proxy if there is one.
@@ -57,22 +57,23 @@ impl Mesh {
         let place = tempfile::tempdir().unwrap();
         let folder = copy_of_example(name, &place);
         change(&folder);
-        Self::start_in(place, folder, program)
+        Self::start_in(place, folder, program, &[])
     }
 
-    /// Starts a folder of nothing but one file.
-    pub(crate) fn start_text(text: &str, program: Option<&str>) -> Self {
+    /// Starts a folder of nothing but one file, with `more` on the command line.
+    pub(crate) fn start_text(text: &str, program: Option<&str>, more: &[&str]) -> Self {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("mesh");
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join("mesh.yaml"), text).unwrap();
-        Self::start_in(place, folder, program)
+        Self::start_in(place, folder, program, more)
     }
 
-    fn start_in(place: TempDir, folder: PathBuf, program: Option<&str>) -> Self {
+    fn start_in(place: TempDir, folder: PathBuf, program: Option<&str>, more: &[&str]) -> Self {
         let mut up = Command::new(env!("CARGO_BIN_EXE_ieum"))
             .args(["up", folder.to_str().unwrap(), "--json", "--port-base", "0"])
             .args(["--state-dir", place.path().join("state").to_str().unwrap()])
+            .args(more)
             .args(program.iter().flat_map(|p| ["--proxy-program".to_owned(), format!("*={p}")]))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -167,6 +168,11 @@ impl Mesh {
     /// Sends a signal to `ieum up` itself.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_raw(self.up.id() as i32).unwrap(), signal).unwrap();
+    }
+
+    /// Waits until `ieum up` has ended, however long that takes.
+    pub(crate) fn wait(&mut self) {
+        let _ = self.up.wait();
     }
 
     /// Waits until `ieum up` has ended; its exit code, if it was not killed.

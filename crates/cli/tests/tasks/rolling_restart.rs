@@ -174,7 +174,7 @@ mod every_replica {
     with_both_proxies!(restarts_without_a_failed_request);
 
     async fn restarts_without_a_failed_request(proxy: Proxy) {
-        let mesh = Mesh::start_text(MESH, proxy.program().as_deref());
+        let mesh = Mesh::start_text(MESH, proxy.program().as_deref(), &[]);
         let before = replicas(&mesh);
         assert_eq!(before.len(), 3, "{before:?}");
         let mut traffic = Traffic::default();
@@ -208,7 +208,7 @@ mod one_of_three {
                 "    retries: {attempts: 3, retryOn: \"connect-failure,refused-stream,reset,503\"}"
             ),
         ) + RESILIENCE;
-        let mesh = Mesh::start_text(&rules, proxy.program().as_deref());
+        let mesh = Mesh::start_text(&rules, proxy.program().as_deref(), &[]);
         let mut traffic = Traffic::default();
         add_reads(&mut traffic, &mesh);
         traffic.go_on(20).await;
