@@ -63,6 +63,7 @@ const ONE_NETWORK: &str =
     "endpoints are reached directly: nothing says which gateways lead to other networks";
 
 const NEAR_FIRST: &str = "endpoints near by are tried first, each once";
+const ALLOW_ANY: &str = "it holds where traffic is captured (`ieum up --capture netns`); elsewhere declare such hosts in a ServiceEntry";
 const SPOKEN: &str = "what the port speaks decides";
 
 /// What is said, by kind.
@@ -134,10 +135,7 @@ pub(crate) static WORDS: &[Word] = &[
     not_here(SIDECAR, "inboundConnectionPool.http.useClientProtocol", SPOKEN),
     in_envoy(SIDECAR, "connectionPool.http.http2KeepAlive", "no pings are sent"),
     in_envoy(SIDECAR, "inboundConnectionPool.http.http2KeepAlive", "no pings are sent"),
-    of_value(
-        not_yet(SIDECAR, "outboundTrafficPolicy.mode", "declare such hosts in a ServiceEntry"),
-        "ALLOW_ANY",
-    ),
+    of_value(not_yet(SIDECAR, "outboundTrafficPolicy.mode", ALLOW_ANY), "ALLOW_ANY"),
     of_value(
         not_yet(SIDECAR, "outboundTrafficPolicy.mode", "declare such hosts in a ServiceEntry"),
         "ALLOW_ANY_DYNAMIC_DNS",
@@ -170,12 +168,13 @@ pub(crate) static WORDS: &[Word] = &[
     ),
     not_here(MESH, "defaultConfig.customConfigFile", "`ieum proxy --bootstrap` reads any"),
     not_here(MESH, "defaultConfig.proxyBootstrapTemplatePath", "`ieum proxy --bootstrap` reads any"),
-    not_here(MESH, "defaultConfig.interceptionMode", "there are no rules of iptables"),
-    not_here(MESH, "defaultConfig.statNameLength", "names of metrics have no limit"),
-    of_value(
-        not_yet("MeshConfig", "outboundTrafficPolicy.mode", "declare such hosts in a ServiceEntry"),
-        "ALLOW_ANY",
+    not_here(
+        MESH,
+        "defaultConfig.interceptionMode",
+        "traffic is redirected by `--capture netns`, and never by TPROXY",
     ),
+    not_here(MESH, "defaultConfig.statNameLength", "names of metrics have no limit"),
+    of_value(not_yet("MeshConfig", "outboundTrafficPolicy.mode", ALLOW_ANY), "ALLOW_ANY"),
     of_value(
         not_yet("MeshConfig", "outboundTrafficPolicy.mode", "declare such hosts in a ServiceEntry"),
         "ALLOW_ANY_DYNAMIC_DNS",
