@@ -68,7 +68,7 @@ pub(crate) struct Up {
     capture: world::Capture,
     /// Set where this is the mesh in its own world: the ports of the control plane.
     #[arg(long, hide = true, value_parser = world::control_ports)]
-    inside: Option<context::ControlPorts>,
+    inside: Option<ports::ControlPorts>,
 }
 
 fn proxy_program(text: &str) -> Result<(String, Vec<String>), String> {

@@ -6,6 +6,7 @@ use super::expand::Variables;
 use super::network::{GATE, Network};
 use super::output::Printer;
 use super::plan::Proxy;
+use super::ports::ControlPorts;
 use super::process::{Launch, Seat, Supervision};
 use super::state::{ProxyFolder, State};
 use identity::spiffe::SpiffeId;
@@ -38,14 +39,6 @@ pub(super) struct Context {
     pub(super) certificate_lifetime: Option<Duration>,
     /// The whole mesh is being stopped: nobody needs to be told that a part leaves.
     pub(super) closing: CancellationToken,
-}
-
-/// Where the control plane listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ControlPorts {
-    pub(super) xds: SocketAddr,
-    pub(super) xds_tls: SocketAddr,
-    pub(super) admin: SocketAddr,
 }
 
 impl Context {

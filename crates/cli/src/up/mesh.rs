@@ -1,12 +1,13 @@
 //! A running mesh, as a table of contents: read the folder, start the control plane, then gateways and workloads, tell when
 //! all is ready, follow changes of the folder, stop everything in order. How one part runs is in that part's file.
 
-use super::context::{Context, ControlPorts};
+use super::context::Context;
 use super::folder::Folder;
 use super::gateway::Gateway;
 use super::output::Label;
 use super::plan::Proxy;
 use super::plan::{self, Key, Plan};
+use super::ports::ControlPorts;
 use super::ports::{GatewayPort, gateway_ports};
 use super::probe;
 use super::process::{Life, Process};

@@ -4,8 +4,8 @@
 //! A namespace lives as long as a process is in it or [`Place`] holds it; nothing has a name outside of this world, so that
 //! nothing can be left behind.
 
-use super::context::ControlPorts;
 use super::door::{Door, read_message, write_message};
+use super::ports::ControlPorts;
 use crate::namespaces;
 use ::capture::Rules;
 use std::fs::File;

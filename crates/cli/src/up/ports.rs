@@ -1,7 +1,6 @@
 //! Which ports of 127.0.0.1 a mesh takes, from flags and files, and that they are free. Pure but for looking.
 
 use super::addresses::is_free;
-use super::context::ControlPorts;
 use super::plan::Gateway;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,6 +9,14 @@ use std::str::FromStr;
 
 /// The port base when nobody says: Istio's.
 pub(super) const DEFAULT_BASE: u16 = 15000;
+
+/// Where the control plane listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ControlPorts {
+    pub(super) xds: SocketAddr,
+    pub(super) xds_tls: SocketAddr,
+    pub(super) admin: SocketAddr,
+}
 
 /// `NAME:PORT=LOCAL` or `PORT=LOCAL`: the local port for a listener port of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]

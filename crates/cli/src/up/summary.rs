@@ -1,8 +1,8 @@
 //! What is told when a mesh is ready: to people the address to open first, to programs one line of JSON. Pure.
 
-use super::context::ControlPorts;
 use super::gateway;
 use super::plan::{self, Key};
+use super::ports::ControlPorts;
 use super::replica;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! `ieum up --capture netns`, as seen from outside: the mesh runs in networks of its own, in a process that this one starts
 //! and ends with; this one keeps the door.
 
-use super::context::ControlPorts;
 use super::door::Door;
 use super::network::write_resolver;
+use super::ports::ControlPorts;
 use super::{Up, folder, plan, ports, state};
 use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};

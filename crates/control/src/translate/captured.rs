@@ -5,10 +5,9 @@
 //! The names that applications call services by are sent along as metadata of a listener, for the sidecar to answer.
 
 use super::Mesh;
-use super::captured_routes::table_name;
 use super::clusters::{cluster_name, tunnel_name};
 use super::connection::only;
-use super::inbound::InboundPort;
+use super::inbound::{INBOUND_PASSTHROUGH, InboundPort};
 use super::matches::{Asker, MESH};
 use super::outbound::aliases;
 use super::policy::Client;
@@ -34,8 +33,6 @@ const DNS_PORT: u16 = 15053;
 
 /// The cluster of connections to where nobody declares anything.
 pub(super) const PASSTHROUGH: &str = "PassthroughCluster";
-/// The same, to the workload itself.
-pub(super) const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
 /// The cluster without endpoints.
 pub(super) const BLACK_HOLE: &str = "BlackHoleCluster";
 
@@ -122,6 +119,11 @@ fn bare(name: &str, address: SocketAddr, direction: Direction) -> Listener {
         metadata: Metadata::default(),
         provenance: None,
     }
+}
+
+/// The name of the table of one port of one service.
+pub(super) fn table_name(service: &Service, port: &Port) -> String {
+    format!("{}:{}", service.host, port.number)
 }
 
 impl<'m> CapturedMaker<'m> {

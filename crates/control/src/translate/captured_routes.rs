@@ -1,17 +1,12 @@
 //! The routes of a captured client: a table for each port that speaks HTTP at any address, by authority, and one for each
 //! port of which the protocol is found out per connection.
 
-use super::captured::{CapturedMaker, PASSTHROUGH};
+use super::captured::{CapturedMaker, PASSTHROUGH, table_name};
 use super::outbound::{TableMaker, aliases};
 use super::registry::{Port, Service};
 use super::rules::bare_route;
 use model::route::{Action, DirectResponse, Forward, Route, RouteConfiguration, RouteMatch, VirtualHost};
 use std::collections::{BTreeMap, HashSet};
-
-/// The name of the table of one port of one service.
-pub(super) fn table_name(service: &Service, port: &Port) -> String {
-    format!("{}:{}", service.host, port.number)
-}
 
 impl CapturedMaker<'_> {
     /// Every table.

@@ -31,6 +31,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+/// The cluster of connections to a captured workload's ports that nothing is said of.
+pub(super) const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
+
 /// The application is on this machine: it answers at once or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An application closes connections it finds idle; ours go first.
@@ -147,7 +150,7 @@ impl InboundPort<'_> {
 
     fn cluster_name(&self) -> String {
         if self.port == 0 {
-            return super::captured::INBOUND_PASSTHROUGH.to_owned();
+            return INBOUND_PASSTHROUGH.to_owned();
         }
         format!("inbound|{}||", self.port)
     }

@@ -3,14 +3,13 @@
 
 use super::answer::REQUEST_ID;
 use super::edits::Outbound;
-use super::relay::drop_client_cert;
 use crate::failure::Failure;
 use crate::record::ConnectionRecord;
 use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use model::header::RequestHead;
-use model::listener::{HttpConnectionManager, Underscores};
+use model::listener::{ClientCert, HttpConnectionManager, Underscores};
 use model::rewrite::HostStripping;
 use model::route::Redirect;
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +18,7 @@ pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarde
 pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Headers that end at the next hop and may be named by `Connection` (RFC 9110, 7.6.1).
@@ -324,6 +324,18 @@ fn drop_internal(headers: &mut HeaderMap, takes_faults: bool) {
     let names: Vec<HeaderName> = headers.keys().filter(|n| says(n.as_str())).cloned().collect();
     for name in names {
         headers.remove(name);
+    }
+}
+
+/// Drops what proxies before said of the client's certificate, where they are not to be believed.
+fn drop_client_cert(headers: &mut HeaderMap, manager: &HttpConnectionManager, connection: &ConnectionRecord) {
+    let passes = match manager.client_cert {
+        ClientCert::Sanitize => false,
+        ClientCert::ForwardOnly => connection.is_mutual_tls(),
+        ClientCert::AlwaysForward => true,
+    };
+    if !passes {
+        headers.remove(CLIENT_CERT);
     }
 }
 

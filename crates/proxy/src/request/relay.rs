@@ -1,32 +1,13 @@
-//! What a proxy passes on of what proxies before it said, and says of itself: `x-forwarded-client-cert`, `via`, the
-//! request's id in answers; and bounds on heads that are configured.
+//! What a proxy says of itself: `via`, the request's id in answers; and bounds on heads that are configured.
 
 use super::Stage;
 use super::answer::REQUEST_ID;
 use crate::failure::Failure;
-use crate::record::ConnectionRecord;
 use http::header::{HeaderName, VIA};
 use http::{HeaderMap, HeaderValue};
-use model::listener::{ClientCert, HeadLimits, HttpConnectionManager};
+use model::listener::HeadLimits;
 
-const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
-
-/// Drops what proxies before said of the client's certificate, where they are not to be believed.
-pub(super) fn drop_client_cert(
-    headers: &mut HeaderMap,
-    manager: &HttpConnectionManager,
-    connection: &ConnectionRecord,
-) {
-    let passes = match manager.client_cert {
-        ClientCert::Sanitize => false,
-        ClientCert::ForwardOnly => connection.is_mutual_tls(),
-        ClientCert::AlwaysForward => true,
-    };
-    if !passes {
-        headers.remove(CLIENT_CERT);
-    }
-}
 
 /// Whether a head is larger than is configured.
 pub(super) fn exceeded(limits: &HeadLimits, headers: &HeaderMap) -> Option<Failure> {
