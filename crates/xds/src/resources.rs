@@ -10,6 +10,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
+/// Longest wire form of resources that are sent together, unless one alone is longer: receivers keep a buffer as large as
+/// the largest message, and what both sides make of one is freed before the next comes.
+pub(crate) const MAX_PIECE: usize = 256 << 10;
+
 /// Earlier layers to which a layer remembers its differences.
 const MAX_DIFFERENCES: usize = 8;
 
@@ -74,11 +78,64 @@ impl VersionedResource {
 /// Names, shared.
 pub type Names = Arc<[Arc<str>]>;
 
+/// Resources that are sent together.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    /// `resources` fields as they go onto the wire.
+    pub(crate) wire: Vec<Bytes>,
+    /// Their names.
+    pub(crate) names: Names,
+}
+
+impl Piece {
+    /// Bytes on the wire.
+    pub(crate) fn size(&self) -> usize {
+        self.wire.iter().map(Bytes::len).sum()
+    }
+
+    /// These resources in pieces of at most [`MAX_PIECE`]; their bytes stay shared.
+    pub(crate) fn cut<'r>(
+        resources: impl IntoIterator<Item = (&'r Arc<str>, &'r VersionedResource)>,
+    ) -> Vec<Self> {
+        let (mut pieces, mut wire, mut names, mut size) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for (name, resource) in resources {
+            if size + resource.wire.len() > MAX_PIECE && !names.is_empty() {
+                let names = std::mem::take(&mut names).into();
+                pieces.push(Self { wire: std::mem::take(&mut wire), names });
+                size = 0;
+            }
+            size += resource.wire.len();
+            wire.push(resource.wire.clone());
+            names.push(name.clone());
+        }
+        if !names.is_empty() {
+            pieces.push(Self { wire, names: names.into() });
+        }
+        pieces
+    }
+
+    /// The same with one stretch of bytes of its own.
+    fn joined(self) -> Self {
+        let mut wire = BytesMut::with_capacity(self.size());
+        self.wire.iter().for_each(|resource| wire.put_slice(resource));
+        Self { wire: vec![wire.freeze()], names: self.names }
+    }
+}
+
+/// All that is in a layer.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    /// As it is sent.
+    pub(crate) pieces: Vec<Piece>,
+    /// All names.
+    pub(crate) names: Names,
+}
+
 /// Resources of one type.
 #[derive(Debug, Default)]
 pub struct Layer {
     resources: BTreeMap<Arc<str>, VersionedResource>,
-    whole: OnceLock<(Bytes, Names)>,
+    whole: OnceLock<Whole>,
     /// Names that differ from earlier layers.
     differences: Mutex<Vec<(Weak<Layer>, Names)>>,
 }
@@ -137,11 +194,14 @@ impl Layer {
     }
 
     /// All resources as they go onto the wire, and their names; made once.
-    pub(crate) fn whole(&self) -> &(Bytes, Names) {
+    pub(crate) fn whole(&self) -> &Whole {
         self.whole.get_or_init(|| {
-            let mut wire = BytesMut::with_capacity(self.resources.values().map(|r| r.wire.len()).sum());
-            self.resources.values().for_each(|resource| wire.put_slice(&resource.wire));
-            (wire.freeze(), self.resources.keys().cloned().collect())
+            let pieces: Vec<Piece> = Piece::cut(&self.resources).into_iter().map(Piece::joined).collect();
+            let names = match &pieces[..] {
+                [only] => only.names.clone(),
+                _ => self.resources.keys().cloned().collect(),
+            };
+            Whole { pieces, names }
         })
     }
 

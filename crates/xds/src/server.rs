@@ -13,7 +13,7 @@ use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use prost::Message;
 
-use crate::resources::{self, Layer, Names, ResourceSet};
+use crate::resources::{self, Layer, MAX_PIECE, Names, Piece, ResourceSet};
 
 /// Types in the order in which additions are sent, so that nothing refers to what has not arrived yet.
 pub(crate) const MAKE_ORDER: [&str; 5] = [
@@ -25,7 +25,7 @@ pub(crate) const MAKE_ORDER: [&str; 5] = [
 ];
 
 /// Unanswered responses remembered per type; a client that answers none of them costs no more than this.
-const MAX_UNANSWERED: usize = 64;
+const MAX_UNANSWERED: usize = 256;
 
 /// A response that the client refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,8 +139,7 @@ struct Subscription {
 /// What is to be told.
 #[derive(Default)]
 struct News {
-    resources: Vec<Bytes>,
-    changed: Vec<Names>,
+    changed: Vec<Piece>,
     removed: Vec<String>,
 }
 
@@ -172,12 +171,13 @@ impl DeltaStream {
         self.repeats_endpoints = true;
     }
 
-    /// Takes a request and answers it, if an answer is due. After an error the stream is unchanged.
+    /// Takes a request and answers it, if an answer is due, in several responses where it is long. After an error the
+    /// stream is unchanged.
     pub fn request(
         &mut self,
         request: DeltaDiscoveryRequest,
         set: &ResourceSet,
-    ) -> Result<Option<DeltaResponse>, TooManySubscriptions> {
+    ) -> Result<Vec<DeltaResponse>, TooManySubscriptions> {
         self.check_limit(&request)?;
         let type_url = request.type_url.clone();
         let first = !self.types.contains_key(&type_url);
@@ -197,9 +197,9 @@ impl DeltaStream {
         let news = subscription.apply(request, first, layers);
         // A first wildcard is answered even with nothing: clients wait for it before they start.
         if news.is_empty() && !(first && subscription.wildcard) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        Ok(Some(self.respond(type_url, set, news)))
+        Ok(self.respond(&type_url, set, news))
     }
 
     /// What a new set changes for this client: additions from clusters to secrets, then removals in reverse.
@@ -224,14 +224,14 @@ impl DeltaStream {
         for (type_url, mut news) in all {
             let removed = std::mem::take(&mut news.removed);
             if !news.is_empty() {
-                responses.push(self.respond(type_url.clone(), set, news));
+                responses.extend(self.respond(&type_url, set, news));
             }
             if !removed.is_empty() {
                 removals.push((type_url, News { removed, ..News::default() }));
             }
         }
         for (type_url, news) in removals.into_iter().rev() {
-            responses.push(self.respond(type_url, set, news));
+            responses.extend(self.respond(&type_url, set, news));
         }
         responses
     }
@@ -248,7 +248,8 @@ impl DeltaStream {
         let layers = set.layers(endpoints);
         let told = |all: &[(String, News)], type_url: &str| -> Vec<Arc<str>> {
             let news = all.iter().filter(|(url, _)| url == type_url);
-            news.flat_map(|(_, news)| &news.changed).flat_map(|names| names.iter()).cloned().collect()
+            let names = news.flat_map(|(_, news)| &news.changed).flat_map(|piece| piece.names.iter());
+            names.cloned().collect()
         };
         let mut due = told(all, clusters);
         due.retain(|name| subscription.has(name) && resources::find(layers, name).is_some());
@@ -280,24 +281,57 @@ impl DeltaStream {
         Ok(())
     }
 
-    fn respond(&mut self, type_url: String, set: &ResourceSet, news: News) -> DeltaResponse {
+    /// The responses that tell it, none longer than a piece; what is gone is told last.
+    fn respond(&mut self, type_url: &str, set: &ResourceSet, news: News) -> Vec<DeltaResponse> {
+        let mut groups: Vec<(usize, Vec<Piece>)> = vec![(0, Vec::new())];
+        for piece in news.changed {
+            let size = piece.size();
+            match groups.last_mut() {
+                Some((filled, group)) if group.is_empty() || *filled + size <= MAX_PIECE => {
+                    *filled += size;
+                    group.push(piece);
+                }
+                _ => groups.push((size, vec![piece])),
+            }
+        }
+        let last = groups.len() - 1;
+        let mut removed = news.removed;
+        let respond = |(at, (_, pieces))| {
+            let removed = if at == last { std::mem::take(&mut removed) } else { Vec::new() };
+            self.response(type_url, set, pieces, removed)
+        };
+        groups.into_iter().enumerate().map(respond).collect()
+    }
+
+    fn response(
+        &mut self,
+        type_url: &str,
+        set: &ResourceSet,
+        pieces: Vec<Piece>,
+        removed: Vec<String>,
+    ) -> DeltaResponse {
         self.last_nonce += 1;
         let nonce = format!("{:016x}", self.last_nonce);
-        if let Some(subscription) = self.types.get_mut(&type_url) {
-            let (changed, removed) = (news.changed.clone(), news.removed.clone());
-            subscription.unanswered.push_back(Unanswered { nonce: nonce.clone(), changed, removed });
+        let (mut resources, mut changed) = (Vec::new(), Vec::new());
+        for Piece { wire, names } in pieces {
+            resources.extend(wire);
+            changed.push(names);
+        }
+        if let Some(subscription) = self.types.get_mut(type_url) {
+            let (nonce, changed, removed) = (nonce.clone(), changed.clone(), removed.clone());
+            subscription.unanswered.push_back(Unanswered { nonce, changed, removed });
             if subscription.unanswered.len() > MAX_UNANSWERED {
                 subscription.unanswered.pop_front();
             }
         }
         let rest = DeltaDiscoveryResponse {
             system_version_info: (*set.version).to_owned(),
-            type_url,
-            removed_resources: news.removed,
+            type_url: type_url.to_owned(),
+            removed_resources: removed,
             nonce,
             ..DeltaDiscoveryResponse::default()
         };
-        DeltaResponse { rest, resources: news.resources, changed: news.changed }
+        DeltaResponse { rest, resources, changed }
     }
 }
 
@@ -352,7 +386,7 @@ impl Subscription {
         let is_all =
             |layer: &&Arc<Layer>| layer.len() == names.len() && layer.iter().map(|(name, _)| name).eq(&names);
         self.names = match layers.iter().find(is_all) {
-            Some(layer) => layer.whole().1.clone(),
+            Some(layer) => layer.whole().names.clone(),
             None => names.into(),
         };
         let held = if first { request.initial_resource_versions } else { HashMap::new() };
@@ -391,32 +425,25 @@ impl News {
 
     /// Everything that is in these layers.
     fn all(layers: &[Arc<Layer>]) -> Self {
-        let whole = layers.iter().filter(|layer| !layer.is_empty()).map(|layer| layer.whole().clone());
-        let (resources, changed) = whole.unzip();
-        Self { resources, changed, removed: Vec::new() }
+        let changed = layers.iter().flat_map(|layer| layer.whole().pieces.iter().cloned());
+        Self { changed: changed.collect(), removed: Vec::new() }
     }
 
     /// What these names, each there once and in order, stand for; `wants` says of a resource whether it is news.
     fn of(due: Vec<Arc<str>>, layers: &[Arc<Layer>], wants: impl Fn(&Arc<str>, &str) -> bool) -> Self {
-        let mut news = Self::default();
-        let mut changed: Vec<Arc<str>> = Vec::new();
+        let mut removed = Vec::new();
+        let mut changed = Vec::new();
         for name in due {
             match resources::find(layers, &name) {
-                Some((name, resource)) if wants(name, resource.version()) => {
-                    changed.push(name.clone());
-                    news.resources.push(resource.wire().clone());
-                }
+                Some((name, resource)) if wants(name, resource.version()) => changed.push((name, resource)),
                 Some(_) => {}
-                None => news.removed.push((*name).to_owned()),
+                None => removed.push((*name).to_owned()),
             }
         }
         if changed.len() > 1 && changed.len() == layers.iter().map(|layer| layer.len()).sum::<usize>() {
-            return Self { removed: news.removed, ..Self::all(layers) };
+            return Self { removed, ..Self::all(layers) };
         }
-        if !changed.is_empty() {
-            news.changed.push(changed.into());
-        }
-        news
+        Self { changed: Piece::cut(changed), removed }
     }
 }
 

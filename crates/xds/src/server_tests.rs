@@ -31,7 +31,7 @@ fn names(response: &DeltaResponse) -> Vec<String> {
 #[test]
 fn an_empty_first_request_is_a_wildcard_and_a_change_sends_only_what_changed() {
     let mut stream = DeltaStream::new(10);
-    let first = stream.request(ask(CDS, &[]), &set(&[(CDS, "a", "1"), (CDS, "b", "1")])).unwrap().unwrap();
+    let first = stream.request(ask(CDS, &[]), &set(&[(CDS, "a", "1"), (CDS, "b", "1")])).unwrap().remove(0);
     assert_eq!(names(&first), ["a", "b"]);
     let next = stream.change(&set(&[(CDS, "a", "1"), (CDS, "b", "2")]));
     assert_eq!(next.len(), 1);
@@ -40,13 +40,13 @@ fn an_empty_first_request_is_a_wildcard_and_a_change_sends_only_what_changed() {
 
 #[test]
 fn an_empty_wildcard_is_answered() {
-    assert!(DeltaStream::new(10).request(ask(CDS, &[]), &set(&[])).unwrap().is_some());
+    assert!(DeltaStream::new(10).request(ask(CDS, &[]), &set(&[])).unwrap().len() == 1);
 }
 
 #[test]
 fn an_absent_name_is_said_to_be_absent_once_and_sent_when_it_appears() {
     let mut stream = DeltaStream::new(10);
-    let first = stream.request(ask(CDS, &["a"]), &set(&[])).unwrap().unwrap();
+    let first = stream.request(ask(CDS, &["a"]), &set(&[])).unwrap().remove(0);
     assert_eq!(first.message().removed_resources, ["a"]);
     assert!(stream.change(&set(&[(CDS, "b", "1")])).is_empty());
     assert_eq!(names(&stream.change(&set(&[(CDS, "a", "1")]))[0]), ["a"]);
@@ -58,7 +58,7 @@ fn a_reconnecting_client_gets_only_what_it_missed() {
     request.initial_resource_versions =
         [("a", "1"), ("b", "1"), ("gone", "1")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
     let now = set(&[(CDS, "a", "1"), (CDS, "b", "2")]);
-    let answer = DeltaStream::new(10).request(request, &now).unwrap().unwrap();
+    let answer = DeltaStream::new(10).request(request, &now).unwrap().remove(0);
     assert_eq!(
         (names(&answer), answer.message().removed_resources),
         (vec!["b".to_owned()], vec!["gone".to_owned()])
@@ -69,12 +69,12 @@ fn a_reconnecting_client_gets_only_what_it_missed() {
 fn a_refusal_is_recorded_once_with_its_names_and_not_sent_again() {
     let mut stream = DeltaStream::new(10);
     let now = set(&[(CDS, "a", "1")]);
-    let first = stream.request(ask(CDS, &["a"]), &now).unwrap().unwrap();
+    let first = stream.request(ask(CDS, &["a"]), &now).unwrap().remove(0);
     let mut refusal = ask(CDS, &[]);
     refusal.response_nonce = first.nonce().to_owned();
     refusal.error_detail = Some(Status { message: "bad a".to_owned(), ..Status::default() });
-    assert!(stream.request(refusal.clone(), &now).unwrap().is_none());
-    assert!(stream.request(refusal, &now).unwrap().is_none(), "the nonce is stale by now");
+    assert!(stream.request(refusal.clone(), &now).unwrap().is_empty());
+    assert!(stream.request(refusal, &now).unwrap().is_empty(), "the nonce is stale by now");
     let rejections = stream.take_rejections();
     assert_eq!(rejections.len(), 1);
     assert_eq!(
@@ -101,7 +101,7 @@ fn an_unsubscribed_name_is_no_longer_sent() {
     stream.request(ask(CDS, &["a"]), &set(&[(CDS, "a", "1")])).unwrap();
     let mut leave = ask(CDS, &[]);
     leave.resource_names_unsubscribe = vec!["a".to_owned()];
-    assert!(stream.request(leave, &set(&[(CDS, "a", "1")])).unwrap().is_none());
+    assert!(stream.request(leave, &set(&[(CDS, "a", "1")])).unwrap().is_empty());
     assert!(stream.change(&set(&[(CDS, "a", "2")])).is_empty());
 }
 
@@ -130,4 +130,32 @@ fn stock_envoy_is_sent_the_endpoints_of_a_changed_cluster_once_more() {
         let endpoints = endpoints.iter().map(|name| (*name).to_owned()).collect();
         assert_eq!(sent, [(CDS, vec!["a".to_owned()]), (EDS, endpoints)]);
     }
+}
+
+#[test]
+fn a_long_answer_comes_in_pieces_that_are_acknowledged_one_by_one() {
+    let mut now = ResourceSet::new("1");
+    for n in 0..10 {
+        now.insert(CDS, &format!("c{n}"), "1", vec![b'x'; 100 << 10]);
+    }
+    let mut stream = DeltaStream::new(100);
+    let pieces = stream.request(ask(CDS, &[]), &now).unwrap();
+    assert_eq!(pieces.iter().map(DeltaResponse::size).collect::<Vec<_>>(), [2; 5]);
+    let nonces: BTreeSet<_> = pieces.iter().map(|piece| piece.nonce().to_owned()).collect();
+    assert_eq!(nonces.len(), 5);
+
+    let mut refusal = ask(CDS, &[]);
+    refusal.response_nonce = pieces[3].nonce().to_owned();
+    refusal.error_detail = Some(Status { message: "no".to_owned(), ..Status::default() });
+    stream.request(refusal, &now).unwrap();
+    assert_eq!(stream.take_rejections()[0].names, ["c6", "c7"]);
+
+    // Changes as well, and what is gone is told once.
+    let mut later = ResourceSet::new("2");
+    for n in 0..9 {
+        later.insert(CDS, &format!("c{n}"), "2", vec![b'y'; 100 << 10]);
+    }
+    let told = stream.change(&later);
+    assert_eq!(told.iter().map(DeltaResponse::size).collect::<Vec<_>>(), [2, 2, 2, 2, 1, 1]);
+    assert_eq!(told[5].removed(), ["c9"]);
 }

@@ -36,7 +36,7 @@ pub(super) trait Dialect: Send + 'static {
         &mut self,
         request: Self::Request,
         set: &ResourceSet,
-    ) -> Result<Option<Self::Response>, TooManySubscriptions>;
+    ) -> Result<Vec<Self::Response>, TooManySubscriptions>;
     /// What a new set changes for this client.
     fn change(&mut self, set: &ResourceSet) -> Vec<Self::Response>;
     /// Hands over the refusals since the last call.
@@ -90,7 +90,7 @@ impl Dialect for DeltaStream {
         &mut self,
         request: Self::Request,
         set: &ResourceSet,
-    ) -> Result<Option<Self::Response>, TooManySubscriptions> {
+    ) -> Result<Vec<Self::Response>, TooManySubscriptions> {
         self.request(request, set)
     }
 
@@ -120,8 +120,8 @@ impl Dialect for SotwStream {
         &mut self,
         request: Self::Request,
         set: &ResourceSet,
-    ) -> Result<Option<Self::Response>, TooManySubscriptions> {
-        self.request(request, set)
+    ) -> Result<Vec<Self::Response>, TooManySubscriptions> {
+        Ok(self.request(request, set)?.into_iter().collect())
     }
 
     fn change(&mut self, set: &ResourceSet) -> Vec<Self::Response> {

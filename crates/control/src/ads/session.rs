@@ -206,12 +206,12 @@ impl<D: Dialect> Session<D> {
         if let (Some(sent), false) = (&answered, request.is_refusal()) {
             self.enter_acknowledgement(sent);
         }
-        let response =
+        let responses =
             self.stream.request(request, &self.set).map_err(|e| Status::resource_exhausted(e.to_string()))?;
         for rejection in self.stream.take_rejections() {
             self.enter_refusal(rejection);
         }
-        if let Some(response) = response {
+        for response in responses {
             self.send(response).await?;
         }
         self.enter_served();
