@@ -13,6 +13,7 @@ use model::tls::{
     TlsVersions,
 };
 use rustls::{HandshakeKind, ProtocolVersion};
+use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::io::AsyncWriteExt;
 
@@ -132,7 +133,7 @@ async fn two_roots_are_trusted_during_a_root_change() {
         let mut server = serving.server("reviews");
         server.validation = trust_both(vec![]);
         let mut client = calling.client("web", "reviews");
-        client.validation = trust_both(old.validation(Some("reviews")).subject_alt_names);
+        client.validation = trust_both(old.validation(Some("reviews")).subject_alt_names).map(Arc::new);
         let (server, client) = shake(&server, &client).await;
         assert!(server.is_ok() && client.is_ok());
     }
@@ -208,7 +209,7 @@ async fn host_names_are_checked_where_they_are_asked_for() {
     let mut client = mesh.client("web", "istiod");
     let mut ask = async |kind, name: &str| {
         let names = vec![SanMatch { kind: Some(kind), matcher: StringMatch::exact(name) }];
-        client.validation.as_mut().unwrap().subject_alt_names = names;
+        Arc::make_mut(client.validation.as_mut().unwrap()).subject_alt_names = names;
         shake(&server, &client).await.1.is_ok()
     };
     assert!(ask(SanKind::Dns, "ISTIOD.istio-system.svc").await);
@@ -270,7 +271,7 @@ fn a_secret_that_is_missing_or_of_the_wrong_kind_is_an_error() {
     assert_eq!(wrong.to_string(), "secret `default` is not a certificate and its key");
 
     let mut client = mesh.client("web", "reviews");
-    client.validation.as_mut().unwrap().trust = SecretSource::Sds("ROOTCA".to_owned());
+    Arc::make_mut(client.validation.as_mut().unwrap()).trust = SecretSource::Sds("ROOTCA".to_owned());
     assert_eq!(client_config(&client, &|_| None).unwrap_err().missing_secret(), Some("ROOTCA"));
     assert!(client_config(&client, &|name| (name == "ROOTCA").then_some(&trust)).is_ok());
 }

@@ -76,11 +76,11 @@ impl CertificateAuthority<'_> {
         let name = SanMatch { kind: Some(SanKind::Dns), matcher: StringMatch::exact(self.server_name) };
         let tls = UpstreamTls {
             certificate,
-            validation: Some(PeerValidation {
+            validation: Some(Arc::new(PeerValidation {
                 trust: SecretSource::Inline(self.roots_pem.clone()),
                 subject_alt_names: vec![name],
                 checks: Default::default(),
-            }),
+            })),
             sni: Some(self.server_name.to_owned()),
             alpn: vec!["h2".to_owned()],
             versions: TlsVersions::default(),

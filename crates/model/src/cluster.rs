@@ -11,9 +11,11 @@ use crate::outlier::OutlierDetection;
 use crate::provenance::Provenance;
 use crate::tls::UpstreamTls;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// A named group of endpoints with the way to reach them.
+/// A named group of endpoints with the way to reach them. What thousands of clusters have in common can be there once
+/// ([`Cluster::share_with`]).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
     /// Its name, such as `outbound|9080||reviews.default.svc.cluster.local`.
@@ -23,17 +25,17 @@ pub struct Cluster {
     /// How one is picked.
     pub load_balancing: LoadBalancing,
     /// What else decides where requests go.
-    pub spread: Spread,
+    pub spread: Arc<Spread>,
     /// What it may be asked at one time.
-    pub limits: Limits,
+    pub limits: Arc<Limits>,
     /// When endpoints that fail are left out; `None` never.
-    pub outlier_detection: Option<OutlierDetection>,
+    pub outlier_detection: Option<Arc<OutlierDetection>>,
     /// How it is found out whether endpoints are healthy; an endpoint has to pass all.
     pub health_checks: Vec<HealthCheck>,
     /// Statuses that count as errors for outlier detection; empty for all from 500 on.
     pub error_statuses: Vec<u16>,
     /// What its connections are like.
-    pub connections: Connections,
+    pub connections: Arc<Connections>,
     /// What requests are hashed by; where it says anything, what their routes say does not count.
     pub hash_policies: Vec<HashPolicy>,
     /// Time to connect, TLS not included.
@@ -47,7 +49,7 @@ pub struct Cluster {
     /// The transport of endpoints that match none.
     pub transport: Transport,
     /// How its names are resolved, where it has any.
-    pub dns: Dns,
+    pub dns: Arc<Dns>,
     /// Each connection begins with who the client is, in this version of the PROXY protocol; `None` says nothing.
     pub proxy_header: Option<ProxyVersion>,
     /// What telemetry reads.
@@ -106,22 +108,50 @@ impl Cluster {
             name: name.into(),
             discovery,
             load_balancing: LoadBalancing::default(),
-            spread: Spread::default(),
-            limits: Limits::default(),
+            spread: Arc::default(),
+            limits: Arc::default(),
             outlier_detection: None,
             health_checks: Vec::new(),
             error_statuses: Vec::new(),
-            connections: Connections::default(),
+            connections: Arc::default(),
             hash_policies: Vec::new(),
             connect_timeout: CONNECT_TIMEOUT,
             http: UpstreamHttp::default(),
             idle_timeout: None,
             transport_matches: Vec::new(),
             transport: Transport::Plain,
-            dns: Dns::default(),
+            dns: Arc::default(),
             proxy_header: None,
             metadata: Metadata::default(),
             provenance: None,
+        }
+    }
+
+    /// What is the same in both is there once from now on.
+    pub fn share_with(&mut self, other: &Self) {
+        fn share<T: PartialEq>(own: &mut Arc<T>, other: &Arc<T>) {
+            if own == other {
+                own.clone_from(other);
+            }
+        }
+        share(&mut self.spread, &other.spread);
+        share(&mut self.limits, &other.limits);
+        share(&mut self.connections, &other.connections);
+        share(&mut self.dns, &other.dns);
+        self.metadata.share_with(&other.metadata);
+        if let (Some(own), Some(other)) = (&mut self.provenance, &other.provenance) {
+            own.share_with(other);
+        }
+        if let (Some(own), Some(other)) = (&mut self.outlier_detection, &other.outlier_detection) {
+            share(own, other);
+        }
+        for (own, other) in self.transport_matches.iter_mut().zip(&other.transport_matches) {
+            let (Transport::Tls(own), Transport::Tls(other)) = (&mut own.transport, &other.transport) else {
+                continue;
+            };
+            if let (Some(own), Some(other)) = (&mut own.validation, &other.validation) {
+                share(own, other);
+            }
         }
     }
 

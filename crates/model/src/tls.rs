@@ -3,6 +3,7 @@
 
 use crate::matcher::StringMatch;
 use std::fmt;
+use std::sync::Arc;
 
 /// Name of the secret that holds a workload's own certificate, by Istio's convention.
 pub const WORKLOAD_CERTIFICATE: &str = "default";
@@ -233,7 +234,7 @@ pub struct UpstreamTls {
     /// The certificate presented when the server asks for one.
     pub certificate: Option<SecretSource<CertificatePair>>,
     /// How the server is judged; `None` accepts any certificate, as Envoy does.
-    pub validation: Option<PeerValidation>,
+    pub validation: Option<Arc<PeerValidation>>,
     /// Server name sent; `None` sends none.
     pub sni: Option<String>,
     /// Protocols offered by ALPN, preferred first.

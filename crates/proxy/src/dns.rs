@@ -285,8 +285,8 @@ mod tests {
     fn a_name_is_asked_for_again_when_its_answer_is_no_longer_good_and_failures_change_nothing() {
         let ip = IpAddr::from([10, 0, 0, 1]);
         let mut strict = cluster(StrictDns);
-        strict.dns.respects_ttl = true;
-        strict.dns.failure = Some((Duration::from_secs(2), Duration::from_secs(3)));
+        Arc::make_mut(&mut strict.dns).respects_ttl = true;
+        Arc::make_mut(&mut strict.dns).failure = Some((Duration::from_secs(2), Duration::from_secs(3)));
         let mut line = Line::new(None);
         let good = Found::Addresses(vec![ip], Some(Duration::from_secs(30)));
         assert_eq!(line.take(&strict, good.clone()), Duration::from_secs(30));
@@ -295,7 +295,7 @@ mod tests {
             assert!((1..=3).contains(&wait.as_secs()), "{wait:?}");
             assert_eq!(line.answer.as_deref(), Some(&[ip][..]));
         }
-        strict.dns.respects_ttl = false;
+        Arc::make_mut(&mut strict.dns).respects_ttl = false;
         assert_eq!(line.take(&strict, good), Duration::from_secs(5));
         assert_eq!(line.take(&strict, Found::Nothing), Duration::from_secs(5));
         assert_eq!(line.answer.as_deref(), Some(&[][..]), "there is none");

@@ -50,7 +50,7 @@ fn a_request_beyond_the_limit_is_answered_at_once_and_the_next_is_served_when_th
     in_time(async {
         let (address, asked, go) = slow().await;
         let mut limited = cluster("a", &[address]);
-        limited.limits.default.requests = Some(1);
+        Arc::make_mut(&mut limited.limits).default.requests = Some(1);
         let proxy = Rc::new(Proxy::new(forwarding(to("a")), vec![limited]));
         let other = proxy.clone();
         let first = spawn_local(async move { other.fetch("/").await });
@@ -72,7 +72,7 @@ fn priorities_have_limits_of_their_own() {
     in_time(async {
         let upstream = Upstream::start(|_, _| ok("hello")).await;
         let mut limited = cluster("a", &[upstream.address]);
-        limited.limits.default.requests = Some(0);
+        Arc::make_mut(&mut limited.limits).default.requests = Some(0);
         let high = Forward { priority: model::limits::Priority::High, ..to("a") };
         let mut routes = vec![route("/high", Action::forward(high))];
         routes.extend(forwarding(to("a")));
@@ -87,8 +87,8 @@ fn at_the_limit_of_connections_a_request_waits_for_one_and_only_so_many_wait() {
     in_time(async {
         let upstream = Upstream::start(|_, _| ok("hello")).await;
         let mut limited = cluster("a", &[upstream.address]);
-        limited.limits.default.connections = Some(1);
-        limited.limits.default.pending = Some(1);
+        Arc::make_mut(&mut limited.limits).default.connections = Some(1);
+        Arc::make_mut(&mut limited.limits).default.pending = Some(1);
         let proxy = Proxy::new(forwarding(to("a")), vec![limited]);
         let local = Local::new(proxy.live.clone());
         let state = proxy.live.current().clusters["a"].clone();
@@ -115,13 +115,13 @@ fn retries_beyond_the_budget_are_not_made() {
         let upstream = Upstream::start(|_, _| status(503)).await;
         let policy = RetryPolicy { conditions: RetryConditions::parse("5xx").0, ..RetryPolicy::default() };
         let mut limited = cluster("a", &[upstream.address]);
-        limited.limits.default.retry_budget =
+        Arc::make_mut(&mut limited.limits).default.retry_budget =
             Some(RetryBudget { percent: 20.0, minimum: 0, ..RetryBudget::default() });
         let routes = forwarding(Forward { retry: Some(policy), ..to("a") });
         let proxy = Proxy::new(routes.clone(), vec![limited.clone()]);
         assert_eq!(proxy.fetch("/").await.status(), 503);
         assert_eq!(upstream.seen().len(), 1);
-        limited.limits.default.retry_budget =
+        Arc::make_mut(&mut limited.limits).default.retry_budget =
             Some(RetryBudget { percent: 20.0, minimum: 1, ..RetryBudget::default() });
         proxy.configure(routes, vec![limited]);
         proxy.fetch("/").await;
@@ -134,7 +134,7 @@ fn a_connection_serves_no_more_requests_than_it_may() {
     in_time(async {
         let upstream = Upstream::start(|_, _| ok("hello")).await;
         let mut limited = cluster("a", &[upstream.address]);
-        limited.connections.max_requests = Some(2);
+        Arc::make_mut(&mut limited.connections).max_requests = Some(2);
         let proxy = Proxy::new(forwarding(to("a")), vec![limited]);
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(proxy.connect())).await.unwrap();
@@ -163,7 +163,7 @@ fn an_endpoint_that_fails_is_left_out_whatever_is_configured_meanwhile_and_comes
         let clusters = || {
             vec![Cluster {
                 load_balancing: LoadBalancing::RoundRobin,
-                outlier_detection: Some(rule),
+                outlier_detection: Some(rule.into()),
                 ..cluster("a", &[bad.address, good.address])
             }]
         };
@@ -271,7 +271,7 @@ fn a_route_may_ask_for_a_subset_of_endpoints() {
     in_time(async {
         let (_upstreams, mut subsets) = four().await;
         subsets.load_balancing = LoadBalancing::RoundRobin;
-        subsets.spread.subsets = Some(Subsets {
+        Arc::make_mut(&mut subsets.spread).subsets = Some(Subsets {
             fallback: Fallback::None,
             selectors: vec![SubsetSelector {
                 keys: ["version".to_owned()].into(),
@@ -462,7 +462,7 @@ fn a_client_may_name_the_endpoint_where_the_cluster_says_so() {
     in_time(async {
         let upstream = Upstream::start(|_, _| ok("named")).await;
         let mut named = Cluster::new("a", Discovery::OriginalDestination);
-        named.spread.destination_header = Some("x-to".parse().unwrap());
+        Arc::make_mut(&mut named.spread).destination_header = Some("x-to".parse().unwrap());
         let proxy = Proxy::new(forwarding(to("a")), vec![named]);
         let request = Request::get("/").header("host", "shop").header("x-to", upstream.address.to_string());
         let answer = proxy.send(request.body(Full::default()).unwrap()).await;

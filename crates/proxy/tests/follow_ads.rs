@@ -63,7 +63,7 @@ impl AggregatedDiscoveryService for Plane {
             let mut stream = DeltaStream::new(1000);
             while let Some(Ok(request)) = requests.next().await {
                 asked.lock().unwrap().push(request.clone());
-                if let Some(response) = stream.request(request, &set).unwrap() {
+                for response in stream.request(request, &set).unwrap() {
                     let _ = sender.send(Ok(response.message()));
                 }
             }

@@ -19,7 +19,7 @@ use xds::codec;
 /// Bytes of one of ten thousand routes.
 const PER_ROUTE: f64 = 600.0;
 /// Bytes of one of two thousand clusters with an endpoint each.
-const PER_CLUSTER: f64 = 6000.0;
+const PER_CLUSTER: f64 = 5200.0;
 
 /// What a control plane sends, and what it was taken for.
 struct World {
@@ -91,11 +91,11 @@ fn cluster_of(name: &str) -> Cluster {
     };
     let tls = UpstreamTls {
         certificate: Some(SecretSource::Sds("default".into())),
-        validation: Some(PeerValidation {
+        validation: Some(Arc::new(PeerValidation {
             trust,
             subject_alt_names: vec![id],
             checks: PeerChecks::default(),
-        }),
+        })),
         sni: Some(format!("outbound_.80_._.{host}")),
         alpn: ["istio-http/1.1", "istio", "http/1.1"].map(str::to_owned).into(),
         versions: TlsVersions::default(),

@@ -65,7 +65,7 @@ impl Mesh {
     pub fn client(&self, account: &str, server: &str) -> UpstreamTls {
         UpstreamTls {
             certificate: Some(SecretSource::Inline(self.pair(account))),
-            validation: Some(self.validation(Some(server))),
+            validation: Some(self.validation(Some(server)).into()),
             sni: Some("outbound_.9080_._.reviews.shop.svc.cluster.local".to_owned()),
             alpn: vec!["h2".to_owned()],
             versions: TlsVersions::default(),

@@ -169,14 +169,14 @@ impl ClusterMaker<'_> {
         let load_balancing = self.load_balancing(policy);
         let cluster = Cluster {
             load_balancing,
-            spread: Spread {
+            spread: Arc::new(Spread {
                 weighted_localities: order.as_ref().is_some_and(Order::is_weighted),
                 ..self.spread(policy, load_balancing)
-            },
-            limits: limits(policy),
-            outlier_detection: policy.outlier_detection.as_ref().map(outlier_detection),
+            }),
+            limits: limits(policy).into(),
+            outlier_detection: policy.outlier_detection.as_ref().map(|given| outlier_detection(given).into()),
             error_statuses: error_statuses(policy.outlier_detection.as_ref()),
-            connections: connections(policy, self.settings.keepalive.as_ref()),
+            connections: connections(policy, self.settings.keepalive.as_ref()).into(),
             connect_timeout: tcp.connect_timeout.or(self.settings.connect_timeout).unwrap_or(CONNECT_TIMEOUT),
             http: version,
             idle_timeout: Some(http.idle_timeout.unwrap_or(IDLE_TIMEOUT)).filter(|idle| !idle.is_zero()),

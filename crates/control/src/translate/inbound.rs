@@ -337,8 +337,8 @@ impl InboundPort<'_> {
         let discovery = Discovery::Static(Assignment { cluster: name.clone(), localities: vec![place] });
         Cluster {
             load_balancing: LoadBalancing::RoundRobin,
-            limits: pools::limits(&policy),
-            connections: pools::connections(&policy, None),
+            limits: pools::limits(&policy).into(),
+            connections: pools::connections(&policy, None).into(),
             connect_timeout: tcp.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
             http: match self.protocol {
                 Protocol::Http => UpstreamHttp::Http1,

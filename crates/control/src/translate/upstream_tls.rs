@@ -14,6 +14,7 @@ use model::tls::{
     PeerChecks, PeerValidation, SanKind, SanMatch, SecretSource, TlsVersions, UpstreamTls,
     WORKLOAD_CERTIFICATE, WORKLOAD_TRUST_BUNDLE,
 };
+use std::sync::Arc;
 
 /// The label of endpoints that take mutual TLS, in their `envoy.transport_socket_match` metadata.
 pub(super) const TLS_MODE: &str = "tlsMode";
@@ -72,11 +73,11 @@ impl Reach<'_> {
         }
         Transport::Tls(Box::new(UpstreamTls {
             certificate: Some(SecretSource::Sds(WORKLOAD_CERTIFICATE.to_owned())),
-            validation: Some(PeerValidation {
+            validation: Some(Arc::new(PeerValidation {
                 trust: SecretSource::Sds(WORKLOAD_TRUST_BUNDLE.to_owned()),
                 subject_alt_names: accepted,
                 checks: PeerChecks::default(),
-            }),
+            })),
             sni: Some(
                 sni.unwrap_or_else(|| format!("outbound_.{}_.{subset}_.{}", port.number, service.host)),
             ),
@@ -133,7 +134,7 @@ impl Reach<'_> {
                 }
                 _ => None,
             },
-            validation: if checks { Some(validation(self.authorities(tls)?)) } else { None },
+            validation: if checks { Some(validation(self.authorities(tls)?).into()) } else { None },
             sni: Some(if tls.sni.is_empty() { host.to_owned() } else { tls.sni.clone() }),
             alpn: match self.http {
                 Some(UpstreamHttp::Http2) => vec!["h2".to_owned()],

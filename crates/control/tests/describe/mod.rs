@@ -313,7 +313,7 @@ pub(crate) fn cluster(out: &mut String, c: &Cluster) {
     if c.limits.default.retry_budget == Some(budget) {
         usual.default.retry_budget = Some(budget);
     }
-    said(out, "limits", &c.limits, &usual);
+    said(out, "limits", &*c.limits, &usual);
     said(out, "outliers", &c.outlier_detection, &None);
     said(out, "proxy header", &c.proxy_header, &None);
     said(out, "errors", &c.error_statuses, &Vec::new());

@@ -176,6 +176,11 @@ impl<T> Kind<T> {
         both.map(|version| version.value.as_ref())
     }
 
+    /// One of them.
+    pub fn any(&self) -> Option<&Arc<T>> {
+        self.entries.values().find_map(|entry| Some(&entry.latest.as_ref()?.value))
+    }
+
     /// Names fixed by the bootstrap or by the identity.
     pub fn is_fixed(&self, name: &str) -> bool {
         self.entries.get(name).is_some_and(|e| e.origin != Origin::Dynamic)

@@ -8,10 +8,12 @@ use super::catalog::{
 use super::judge::{self, Judged};
 use super::raw::Raw;
 use super::session::{Delivered, Request, Response};
+use model::cluster::Cluster;
 use model::listener::Listener;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 impl Discovery {
@@ -28,12 +30,16 @@ impl Discovery {
             false => BTreeMap::new(),
         };
         let mut blocked = Vec::new();
+        let mut last = catalog.clusters.any().cloned();
         let (delivered, answer) = self.session.apply(response, &mut |name, version, any| {
             if is_fixed(catalog, &type_url, name) {
                 return Err("a static resource has this name".to_owned());
             }
             let before = catalog.routes.latest(name).filter(|_| type_url == ROUTES);
-            let judged = judge::judge(&type_url, name, any, before);
+            let mut judged = judge::judge(&type_url, name, any, before);
+            if let Ok(Judged::Cluster(cluster)) = &mut judged {
+                share(cluster, &mut last);
+            }
             let listener = match &judged {
                 Ok(Judged::Listener(listener)) => listener.clone(),
                 Ok(_) => return judged,
@@ -182,6 +188,14 @@ impl Discovery {
             }
         }
     }
+}
+
+/// What a new cluster has in common with the `last` one is there once.
+fn share(cluster: &mut Arc<Cluster>, last: &mut Option<Arc<Cluster>>) {
+    if let (Some(new), Some(last)) = (Arc::get_mut(cluster), last.as_deref()) {
+        new.share_with(last);
+    }
+    *last = Some(cluster.clone());
 }
 
 /// Whether a control plane cannot change a resource of this name.

@@ -145,7 +145,8 @@ pub(super) fn check_secret(secret: &Secret) -> Result<(), String> {
         SecretContent::TrustBundle(pem) => {
             let trust = SecretSource::Inline(pem.clone());
             let validation =
-                Some(PeerValidation { trust, subject_alt_names: Vec::new(), checks: Default::default() });
+                PeerValidation { trust, subject_alt_names: Vec::new(), checks: Default::default() };
+            let validation = Some(Arc::new(validation));
             let (sni, alpn, versions) = (None, Vec::new(), TlsVersions::default());
             check_client_tls(&UpstreamTls { certificate: None, validation, sni, alpn, versions })
         }

@@ -71,7 +71,7 @@ pub(super) fn secrets_of_cluster(cluster: &Cluster) -> BTreeSet<&str> {
     for transport in transports.chain([&cluster.transport]) {
         if let Transport::Tls(tls) = transport {
             tls.certificate.iter().for_each(|source| add_certificate(source, &mut names));
-            add_trust(tls.validation.as_ref(), &mut names);
+            add_trust(tls.validation.as_deref(), &mut names);
         }
     }
     names

@@ -8,9 +8,10 @@ use envoy_types::pb::envoy::config::cluster::v3 as proto;
 use envoy_types::pb::envoy::config::core::v3::TcpKeepalive;
 use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig as AggregateConfig;
 use model::cluster::{
-    CONNECT_TIMEOUT, Cluster, Connections, Discovery, Dns, Keepalive, ProxyVersion, TransportMatch,
+    CONNECT_TIMEOUT, Cluster, Connections, Discovery, Keepalive, ProxyVersion, TransportMatch,
 };
 use proto::cluster::{self, ClusterDiscoveryType, DiscoveryType, DnsLookupFamily};
+use std::sync::Arc;
 use std::time::Duration;
 
 const AGGREGATE_TYPE: &str = "envoy.extensions.clusters.aggregate.v3.ClusterConfig";
@@ -96,11 +97,11 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
         name: name.clone(),
         load_balancing: balance::decode(place, cluster, &discovery, &mut spread)?,
         discovery,
-        spread,
-        limits: limits::decode(&place.field("circuit_breakers"), circuit_breakers)?,
-        outlier_detection: outlier.transpose()?,
+        spread: spread.into(),
+        limits: limits::decode(&place.field("circuit_breakers"), circuit_breakers)?.into(),
+        outlier_detection: outlier.transpose()?.map(Arc::new),
         health_checks: health_checks.iter().enumerate().map(check).collect::<Decoded<_>>()?,
-        connections: decode_connections(cluster, spoken.connections),
+        connections: decode_connections(cluster, spoken.connections).into(),
         error_statuses: spoken.error_statuses,
         hash_policies: spoken.hash_policies,
         connect_timeout: connect_timeout.transpose()?.unwrap_or(CONNECT_TIMEOUT),
@@ -109,7 +110,7 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
         transport_matches: all(matches.into_iter().map(|(choice, _)| Ok(choice)))?,
         transport,
         proxy_header,
-        dns: if has_names { resolving } else { Dns::default() },
+        dns: if has_names { resolving.into() } else { Arc::default() },
         metadata,
         provenance,
     })
@@ -243,7 +244,7 @@ pub(crate) fn encode(cluster: &Cluster) -> proto::Cluster {
         common_lb_config: Some(spread::encode_common(&cluster.spread)),
         lb_subset_config: cluster.spread.subsets.as_ref().map(spread::encode_subsets),
         circuit_breakers: limits::encode(&cluster.limits),
-        outlier_detection: cluster.outlier_detection.as_ref().map(outlier::encode),
+        outlier_detection: cluster.outlier_detection.as_deref().map(outlier::encode),
         health_checks: cluster.health_checks.iter().map(health::encode).collect(),
         upstream_connection_options: encode_connections(&cluster.connections),
         typed_extension_protocol_options: upstream::encode(cluster),

@@ -12,6 +12,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
+use std::sync::Arc;
 
 type Of<T> = BoxedStrategy<T>;
 
@@ -127,6 +128,7 @@ fn transport() -> Of<Transport> {
         versions(),
     )
         .prop_map(|(certificate, validation, sni, alpn, versions)| {
+            let validation = validation.map(Arc::new);
             Transport::Tls(Box::new(UpstreamTls { certificate, validation, sni, alpn, versions }))
         });
     prop_oneof![Just(Transport::Plain), tls].boxed()
@@ -179,7 +181,7 @@ pub(super) fn cluster() -> Of<Cluster> {
                     Discovery::OriginalDestination | Discovery::Aggregate(_) => LoadBalancing::default(),
                     _ => policy,
                 },
-                spread: match discovery {
+                spread: Arc::new(match discovery {
                     Discovery::Aggregate(_) => Spread::default(),
                     Discovery::OriginalDestination => {
                         let destination_header = Some(http::HeaderName::from_static("x-to"));
@@ -188,16 +190,16 @@ pub(super) fn cluster() -> Of<Cluster> {
                     Discovery::StrictDns(_) => spread,
                     // Envoy wants names of endpoints that have one each.
                     _ => Spread { hash_host_names: false, ..spread },
-                },
-                limits,
-                outlier_detection,
+                }),
+                limits: Arc::new(limits),
+                outlier_detection: outlier_detection.map(Arc::new),
                 health_checks,
-                connections: match http {
+                connections: Arc::new(match http {
                     // Nobody could tell of what there is not.
                     UpstreamHttp::Http1 => Connections { max_streams: None, pings: None, ..connections },
                     UpstreamHttp::Http2 => Connections { header_case: Default::default(), ..connections },
                     _ => connections,
-                },
+                }),
                 error_statuses,
                 hash_policies,
                 discovery,

@@ -69,7 +69,9 @@ fn tame_cluster(mut cluster: Cluster, at: usize) -> Cluster {
             tls.certificate =
                 tls.certificate.take().filter(|_| sds).map(|_| SecretSource::Sds("default".to_owned()));
             tls.validation = tls.validation.take().filter(|_| sds);
-            tame_validation(&mut tls.validation);
+            let mut validation = tls.validation.as_deref().cloned();
+            tame_validation(&mut validation);
+            tls.validation = validation.map(Into::into);
         }
     }
     // Without TLS everywhere there is no ALPN that could choose.

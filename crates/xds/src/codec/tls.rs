@@ -10,6 +10,7 @@ use model::tls::{
 };
 use proto::common_tls_context::{CombinedCertificateValidationContext as Combined, ValidationContextType};
 use proto::tls_parameters::TlsProtocol;
+use std::sync::Arc;
 
 /// What both directions share.
 struct Common {
@@ -67,7 +68,7 @@ pub(crate) fn decode_downstream(
 }
 
 pub(crate) fn encode_downstream(tls: &DownstreamTls) -> proto::DownstreamTlsContext {
-    let common = encode_common(&tls.certificates, &tls.validation, &tls.alpn, tls.versions);
+    let common = encode_common(&tls.certificates, tls.validation.as_ref(), &tls.alpn, tls.versions);
     proto::DownstreamTlsContext {
         session_ticket_keys_type: (!tls.tickets).then_some(
             proto::downstream_tls_context::SessionTicketKeysType::DisableStatelessSessionResumption(true),
@@ -95,7 +96,7 @@ pub(crate) fn decode_upstream(
     }
     Ok(UpstreamTls {
         certificate,
-        validation: common.validation,
+        validation: common.validation.map(Arc::new),
         sni: (!sni.is_empty()).then(|| sni.clone()),
         alpn: common.alpn,
         versions: common.versions,
@@ -103,7 +104,8 @@ pub(crate) fn decode_upstream(
 }
 
 pub(crate) fn encode_upstream(tls: &UpstreamTls) -> proto::UpstreamTlsContext {
-    let common = encode_common(tls.certificate.as_slice(), &tls.validation, &tls.alpn, tls.versions);
+    let common =
+        encode_common(tls.certificate.as_slice(), tls.validation.as_deref(), &tls.alpn, tls.versions);
     proto::UpstreamTlsContext {
         common_tls_context: Some(common),
         sni: tls.sni.clone().unwrap_or_default(),
@@ -141,7 +143,7 @@ fn decode_common(place: &Place<'_>, common: &Option<proto::CommonTlsContext>) ->
 
 fn encode_common(
     certificates: &[SecretSource<CertificatePair>],
-    validation: &Option<PeerValidation>,
+    validation: Option<&PeerValidation>,
     alpn: &[String],
     versions: TlsVersions,
 ) -> proto::CommonTlsContext {
@@ -170,7 +172,7 @@ fn encode_common(
         tls_certificates: inline,
         tls_certificate_sds_secret_configs: sds,
         alpn_protocols: alpn.to_vec(),
-        validation_context_type: validation.as_ref().map(encode_validation),
+        validation_context_type: validation.map(encode_validation),
         ..Default::default()
     }
 }

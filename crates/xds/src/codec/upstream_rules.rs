@@ -133,12 +133,12 @@ mod tests {
         for statuses in [vec![], vec![429], vec![429, 503]] {
             let cluster = Cluster {
                 http: UpstreamHttp::Http2,
-                connections,
+                connections: connections.into(),
                 error_statuses: statuses,
                 ..Cluster::new("c", Discovery::Eds("c".to_owned()))
             };
             let read = decode_cluster(&cluster_proto(&cluster)).unwrap();
-            assert_eq!((read.connections, read.error_statuses), (connections, cluster.error_statuses));
+            assert_eq!((*read.connections, read.error_statuses), (connections, cluster.error_statuses));
         }
     }
 
