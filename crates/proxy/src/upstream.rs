@@ -6,17 +6,20 @@
 
 mod pool;
 mod lease;
+mod endpoint_pool;
 mod http1;
 mod http2;
 mod body;
 mod connect;
 mod mirrors;
 mod rest;
+mod sent;
 mod watch;
 
 pub use body::{BodyTally, FillError, Outgoing, Replay};
 pub use connect::{ConnectError, Connected, Stream, connect};
-pub use lease::{Lease, Sent};
+pub use lease::Lease;
 pub use mirrors::{MirrorSeat, Mirrors};
 pub use pool::Pools;
+pub use sent::Sent;
 pub use watch::Watch;

@@ -29,6 +29,13 @@ pub struct Connected {
     pub peer_uri: Option<Arc<str>>,
 }
 
+/// What is known of a connection besides its bytes.
+#[derive(Clone)]
+pub(super) struct Facts {
+    pub(super) local: Option<SocketAddr>,
+    pub(super) peer_uri: Option<Arc<str>>,
+}
+
 /// An endpoint's bytes, in TLS or not.
 pub type Stream = crate::stream::Stream<TlsStream<TcpStream>>;
 

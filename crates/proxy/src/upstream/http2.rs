@@ -1,9 +1,9 @@
 //! One HTTP/2 connection to an endpoint, shared by many requests (RFC 9113).
 
 use super::body::Outgoing;
+use super::connect::Facts;
 use super::connect::{ConnectError, Stream};
-use super::lease::Sent;
-use super::pool::Facts;
+use super::sent::Sent;
 use crate::snapshot::Permit;
 use crate::wire::http2::{Sending, send, silence};
 use crate::wire::{Incoming, WireError, said_length};

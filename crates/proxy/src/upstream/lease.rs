@@ -1,15 +1,13 @@
 //! A connection in the hands of one request: sending it, and giving the connection back.
 
 use super::body::Outgoing;
-use super::connect::Stream;
-use super::http1::Http1;
-use super::http2::Http2;
-use super::pool::{EndpointPool, Facts, Open};
+use super::connect::{Facts, Stream};
+use super::endpoint_pool::{EndpointPool, LeaseKind, Open};
 use super::rest::said_idle_limit;
+use super::sent::Sent;
 use crate::snapshot::{EndpointState, Permit};
 use crate::stream::Prefixed;
-use crate::wire::{Incoming, WireError};
-use http::{Request, Response, Version};
+use http::{Request, Version};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,21 +26,6 @@ pub struct Lease {
     pub(super) _open: Option<Open>,
     /// It had served a request before.
     pub reused: bool,
-}
-
-pub(super) enum LeaseKind {
-    Http1(Http1, Open),
-    Http2(Rc<Http2>),
-}
-
-/// How sending a request ended.
-pub enum Sent {
-    /// The head of an answer.
-    Answer(Response<Incoming>),
-    /// The connection could not take it; no byte of it was sent. The request is handed back.
-    NotSent(Box<Request<Outgoing>>),
-    /// It failed after some of it may have been sent.
-    Failed(WireError),
 }
 
 impl Lease {
