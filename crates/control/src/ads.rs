@@ -26,6 +26,7 @@ use xds::server::DeltaStream;
 use xds::sotw::SotwStream;
 
 mod session;
+mod asked;
 mod dialect;
 mod incoming;
 mod outgoing;
@@ -33,6 +34,8 @@ mod proof;
 
 /// Responses that wait for a client to read them; a client that reads none costs no more.
 const QUEUE: usize = 4;
+/// Names and types one stream may ask for together.
+const MAX_NAMES: usize = 20_000;
 /// The two methods.
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";

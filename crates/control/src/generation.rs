@@ -4,6 +4,8 @@
 use crate::node::{ProxyKind, ProxyNode};
 use crate::translate::{Common, CommonKey, Mesh, Own, Portion, Slot, Tables};
 use aws_lc_rs::digest;
+use lean::LeanRoutes;
+pub(crate) use lean::Offer;
 use model::cluster::Cluster;
 use model::endpoint::Assignment;
 use model::listener::Listener;
@@ -39,6 +41,8 @@ struct Made {
     common: HashMap<CommonKey, CommonLayers>,
     /// Tables by the address of their place, which is kept as well.
     routes: HashMap<usize, RouteLayer>,
+    /// The same for proxies that are sent only what they ask for.
+    lean: HashMap<usize, Arc<LeanRoutes>>,
     /// Number of resources at which those are dropped that nobody uses any more.
     sweep_at: usize,
 }
@@ -239,6 +243,8 @@ impl Made {
 
     /// Drops what nobody uses any more.
     fn sweep(&mut self) {
+        // They are as large as all there is to ask for.
+        self.lean.retain(|_, known| Arc::strong_count(known) > 1 && Arc::strong_count(&known.slot) > 1);
         if self.routes.len() + self.common.len() + self.encoded.len() < self.sweep_at {
             return;
         }
@@ -267,6 +273,8 @@ pub(crate) struct View {
     own: Arc<OwnLayers>,
     portion: Portion,
     mesh: Arc<Mesh>,
+    /// What it is sent when it asks, where it is sent nothing else.
+    pub(crate) offer: Option<Arc<Offer>>,
 }
 
 impl Generation {
@@ -299,7 +307,12 @@ impl Generation {
         let common = made.common(&portion.common, is_grpc);
         let old_routes = before.map(|view| &view.portion.routes);
         let is_gateway = node.kind == ProxyKind::Router;
-        let routes = made.routes(&portion.routes, old_routes, is_gateway, || self.mesh.routes(node));
+        let lean =
+            self.mesh.is_on_demand(node).then(|| made.lean(&portion.routes, || self.mesh.routes(node)));
+        let routes = match &lean {
+            Some(lean) => lean.layer.clone(),
+            None => made.routes(&portion.routes, old_routes, is_gateway, || self.mesh.routes(node)),
+        };
         if let Some(old) = old_routes.filter(|old| !Arc::ptr_eq(old, &portion.routes)) {
             made.forget_tables(old);
         }
@@ -310,13 +323,14 @@ impl Generation {
         };
         drop(made);
         let mut set = ResourceSet::new(&self.version);
-        set.add(type_url::CLUSTER, common.clusters);
+        let offer = lean.map(|lean| Arc::new(Offer::new(common.clusters.clone(), lean, &portion.own)));
+        set.add(type_url::CLUSTER, offer.as_ref().map_or(common.clusters, |offer| offer.needed.clone()));
         set.add(type_url::CLUSTER, own.clusters.clone());
         set.add(type_url::ENDPOINT, common.endpoints);
         set.add(type_url::LISTENER, own.listeners.clone());
         set.add(type_url::ROUTE, routes);
         set.add(type_url::SECRET, self.trust_bundle.clone());
-        Arc::new(View { set: Arc::new(set), own, portion, mesh: self.mesh.clone() })
+        Arc::new(View { set: Arc::new(set), own, portion, mesh: self.mesh.clone(), offer })
     }
 }
 
@@ -373,6 +387,8 @@ fn route_provenance(table: &RouteConfiguration, hint: &str) -> Option<Provenance
         .or_else(|| of_hosts(false).find(known))
         .and_then(|route| route.provenance.clone())
 }
+
+mod lean;
 
 #[cfg(test)]
 mod steps_tests;

@@ -46,6 +46,8 @@ pub struct ProxyNode {
     pub application_ports: Option<BTreeMap<u16, u16>>,
     /// Rules of its network send all that its workload sends and receives to it (`INTERCEPTION_MODE`).
     pub captured: bool,
+    /// Whether it is sent only what it asks for (`ON_DEMAND`), where it says so itself.
+    pub on_demand: Option<bool>,
 }
 
 /// Port for outbound requests where a node names none.
@@ -137,6 +139,10 @@ impl ProxyNode {
             outbound: socket("OUTBOUND", "an address with a port").transpose()?,
             application_ports: annotation.map(application_ports),
             captured: matches!(text("INTERCEPTION_MODE"), Some("REDIRECT" | "TPROXY")),
+            on_demand: match metadata.get("ON_DEMAND") {
+                Some(Value::Bool(on)) => Some(*on),
+                other => is_true(other.and_then(Value::as_str)),
+            },
             locality: locality(&labels(metadata)),
         })
     }
@@ -149,6 +155,15 @@ pub fn application_ports(text: &str) -> BTreeMap<u16, u16> {
         Some((port.trim().parse().ok()?, application.trim().parse().ok()?))
     };
     text.split(',').filter_map(pair).collect()
+}
+
+/// What a setting says that is on or off.
+pub fn is_true(text: Option<&str>) -> Option<bool> {
+    match text?.to_ascii_lowercase().as_str() {
+        "true" | "1" => Some(true),
+        "false" | "0" => Some(false),
+        _ => None,
+    }
 }
 
 fn labels(metadata: &Fields) -> BTreeMap<String, String> {

@@ -8,6 +8,7 @@ use crate::fault::Fault;
 use crate::health_answer::HealthAnswer;
 use crate::metadata::Fields;
 use crate::mutation::{HeaderMutations, Mutations};
+use crate::on_demand::OnDemand;
 use crate::session::Session;
 
 /// The filters of a connection manager. They run in the order of these fields, whatever the configuration's.
@@ -33,6 +34,8 @@ pub struct HttpFilters {
     pub session: Option<Box<Placed<Option<Session>>>>,
     /// `envoy.filters.http.header_mutation`.
     pub mutations: Option<Box<Placed<HeaderMutations>>>,
+    /// `envoy.filters.http.on_demand`: clusters that are not there are asked for. It runs last, when it is known which.
+    pub on_demand: Option<Placed<OnDemand>>,
 }
 
 /// What is noted of every request (`envoy.filters.http.set_metadata`), for logs and headers to quote.
@@ -77,6 +80,8 @@ pub struct FilterSettings {
     pub session: Option<Setting<Session>>,
     /// Of `envoy.filters.http.header_mutation`. What table, host and route say is done one after the other.
     pub mutations: Option<Setting<Mutations>>,
+    /// Of `envoy.filters.http.on_demand`.
+    pub on_demand: Option<Setting<OnDemand>>,
 }
 
 impl FilterSettings {

@@ -38,6 +38,8 @@ pub struct RouteConfiguration {
     pub validate_clusters: bool,
     /// What filters do with its requests; hosts and routes may say otherwise.
     pub filters: Option<Box<FilterSettings>>,
+    /// Hosts that are not in it are asked for when a request needs them (`vhds`).
+    pub asks_for_hosts: bool,
 }
 
 /// Routes for some hosts (`VirtualHost`).

@@ -3,13 +3,14 @@
 //! regex or an ignored case can decide; so the ten-thousandth route costs what the first does. The order in which
 //! routes were written still decides: the earliest that matches wins.
 
+pub use crate::host_index::RouteTableError;
+
 use crate::header::RequestHead;
-use crate::rewrite::split_authority;
+use crate::host_index::HostIndex;
 use crate::route::{PathMatch, QueryMatch, Route, RouteConfiguration, RouteMatch, VirtualHost};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use rustc_hash::{FxBuildHasher, FxHashMap};
-use std::fmt;
 use std::hash::BuildHasher;
 
 /// A compiled route configuration.
@@ -17,18 +18,7 @@ use std::hash::BuildHasher;
 pub struct RouteTable {
     config: RouteConfiguration,
     hosts: Vec<HostRoutes>,
-    exact: FxHashMap<Box<str>, u32>,
-    /// `*.suffix`, by suffix with its dot, longest first.
-    suffixes: Wildcards,
-    /// `prefix.*`, by prefix with its dot, longest first.
-    prefixes: Wildcards,
-    any: Option<u32>,
-}
-
-#[derive(Debug, Default)]
-struct Wildcards {
-    lengths: Vec<usize>,
-    hosts: FxHashMap<Box<str>, u32>,
+    index: HostIndex,
 }
 
 /// The routes of one virtual host, indexed by path.
@@ -48,46 +38,6 @@ struct Positions {
     /// The next of the same path, by the one before.
     next: FxHashMap<u32, u32>,
 }
-
-/// A route configuration that cannot be compiled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RouteTableError {
-    /// Two virtual hosts claim one domain.
-    DuplicateDomain {
-        /// The domain.
-        domain: String,
-        /// The virtual host that came second.
-        virtual_host: String,
-    },
-    /// A domain that is not `*`, exact, `*.suffix` or `prefix.*`.
-    BadDomain {
-        /// The domain.
-        domain: String,
-        /// The virtual host.
-        virtual_host: String,
-    },
-}
-
-impl fmt::Display for RouteTableError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::DuplicateDomain { domain, virtual_host } => {
-                write!(
-                    f,
-                    "domain `{domain}` of virtual host `{virtual_host}` is claimed by another virtual host, too"
-                )
-            }
-            Self::BadDomain { domain, virtual_host } => {
-                write!(
-                    f,
-                    "domain `{domain}` of virtual host `{virtual_host}` is neither a host nor a wildcard"
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for RouteTableError {}
 
 /// Why no route was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,51 +64,8 @@ pub struct Found<'t> {
 impl RouteTable {
     /// Compiles `config`.
     pub fn compile(config: RouteConfiguration) -> Result<Self, RouteTableError> {
-        let mut table = Self {
-            hosts: config.virtual_hosts.iter().map(HostRoutes::compile).collect(),
-            exact: FxHashMap::default(),
-            suffixes: Wildcards::default(),
-            prefixes: Wildcards::default(),
-            any: None,
-            config: RouteConfiguration::default(),
-        };
-        for (index, host) in config.virtual_hosts.iter().enumerate() {
-            for domain in &host.domains {
-                table.add_domain(domain, index as u32, host)?;
-            }
-        }
-        table.suffixes.seal();
-        table.prefixes.seal();
-        table.config = config;
-        Ok(table)
-    }
-
-    fn add_domain(&mut self, domain: &str, index: u32, host: &VirtualHost) -> Result<(), RouteTableError> {
-        let domain = domain.to_ascii_lowercase();
-        let bad = || RouteTableError::BadDomain { domain: domain.clone(), virtual_host: host.name.clone() };
-        let replaced = if domain == "*" {
-            self.any.replace(index)
-        } else if let Some(suffix) = domain.strip_prefix('*') {
-            if suffix.contains('*') {
-                return Err(bad());
-            }
-            self.suffixes.hosts.insert(suffix.into(), index)
-        } else if let Some(prefix) = domain.strip_suffix('*') {
-            if prefix.contains('*') {
-                return Err(bad());
-            }
-            self.prefixes.hosts.insert(prefix.into(), index)
-        } else if domain.contains('*') || domain.is_empty() {
-            return Err(bad());
-        } else {
-            self.exact.insert(domain.as_str().into(), index)
-        };
-        match replaced {
-            Some(other) if other != index => {
-                Err(RouteTableError::DuplicateDomain { domain, virtual_host: host.name.clone() })
-            }
-            _ => Ok(()),
-        }
+        let index = HostIndex::of(&config)?;
+        Ok(Self { hosts: config.virtual_hosts.iter().map(HostRoutes::compile).collect(), index, config })
     }
 
     /// The configuration it was compiled from.
@@ -168,7 +75,7 @@ impl RouteTable {
 
     /// The first route that matches. `random` is any 64 random bits, for routes that take a share of requests.
     pub fn find(&self, head: &RequestHead<'_>, random: u64) -> Result<Found<'_>, NoRoute> {
-        let host_index = self.host(head.authority).ok_or(NoRoute::UnknownHost)? as usize;
+        let host_index = self.index.find(head.authority).ok_or(NoRoute::UnknownHost)?;
         let (virtual_host, routes) =
             match (self.config.virtual_hosts.get(host_index), self.hosts.get(host_index)) {
                 (Some(host), Some(routes)) => (host, routes),
@@ -176,51 +83,6 @@ impl RouteTable {
             };
         let (route_index, route) = routes.find(virtual_host, head, random).ok_or(NoRoute::NoMatch)?;
         Ok(Found { virtual_host, route, host_index, route_index })
-    }
-
-    /// The virtual host for an authority: exact, then the longest suffix wildcard, then the longest prefix
-    /// wildcard, then `*`, as Envoy orders them.
-    fn host(&self, authority: &str) -> Option<u32> {
-        let authority = match self.config.ignore_port {
-            true => split_authority(authority).0,
-            false => authority,
-        };
-        // Almost every authority is in lower case already.
-        let lowered;
-        let authority = if authority.bytes().any(|b| b.is_ascii_uppercase()) {
-            lowered = authority.to_ascii_lowercase();
-            lowered.as_str()
-        } else {
-            authority
-        };
-        self.exact
-            .get(authority)
-            .copied()
-            .or_else(|| {
-                self.suffixes.find(|length| match authority.len() > length {
-                    true => authority.get(authority.len() - length..),
-                    false => None,
-                })
-            })
-            .or_else(|| {
-                self.prefixes.find(|length| match authority.len() > length {
-                    true => authority.get(..length),
-                    false => None,
-                })
-            })
-            .or(self.any)
-    }
-}
-
-impl Wildcards {
-    fn seal(&mut self) {
-        self.lengths = self.hosts.keys().map(|k| k.len()).collect();
-        self.lengths.sort_unstable_by(|a, b| b.cmp(a));
-        self.lengths.dedup();
-    }
-
-    fn find<'a>(&self, part: impl Fn(usize) -> Option<&'a str>) -> Option<u32> {
-        self.lengths.iter().find_map(|&length| self.hosts.get(part(length)?).copied())
     }
 }
 

@@ -5,6 +5,7 @@
 //! itself is `stream`'s, the file that survives a restart `last_good`'s.
 
 mod catalog;
+mod demands;
 mod hub;
 mod intake;
 mod judge;
@@ -16,7 +17,9 @@ mod start;
 mod stream;
 mod warming;
 
-pub use catalog::{ASSIGNMENT, CLUSTER, Catalog, Entry, LISTENER, Origin, ROUTES, Refusal, SECRET, Version};
+pub use catalog::{
+    ASSIGNMENT, CLUSTER, Catalog, Entry, LISTENER, Origin, ROUTES, Refusal, SECRET, VIRTUAL_HOST, Version,
+};
 pub use hub::Hub;
 pub use last_good::LastGood;
 pub use raw::Raw;
@@ -27,6 +30,7 @@ pub use stream::{Status, Stream, follow};
 
 use crate::snapshot::Config;
 use catalog::Wanted;
+use demands::Demands;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use identity::workload::WorkloadSecrets;
 use judge::Judged;
@@ -86,6 +90,7 @@ pub struct Discovery {
     config: Config,
     session: Session,
     wanted: Wanted,
+    demands: Demands,
     next: Option<Instant>,
     complete: bool,
     /// Types that were restored into a session which cannot tell what is gone since.
@@ -110,6 +115,7 @@ impl Discovery {
             config: Config::default(),
             session,
             wanted: Wanted::default(),
+            demands: Demands::default(),
             next: None,
             complete: false,
             unsure: BTreeSet::new(),
@@ -155,6 +161,9 @@ impl Discovery {
     pub fn restore(&mut self, saved: Vec<DeltaDiscoveryResponse>, now: Instant) {
         self.restoring = true;
         for response in saved {
+            if self.restore_demands(&response, now) {
+                continue;
+            }
             if self.scope.ads && !self.scope.delta {
                 self.unsure.insert(response.type_url.clone());
             }
@@ -176,6 +185,7 @@ impl Discovery {
         };
         let settled = warming::settle(&mut self.catalog, &mut self.config, expected, now);
         self.output.changed |= settled.changed;
+        self.settle_demands(settled.changed);
         self.next = settled.next;
         if std::mem::take(&mut self.catalog.touched) {
             self.ask();
@@ -247,7 +257,9 @@ impl Discovery {
 
     /// Resources as they were accepted from the control plane, in the order in which [`Discovery::restore`] needs them.
     pub fn export(&self) -> Vec<DeltaDiscoveryResponse> {
-        session::export(&self.catalog, &self.config.revision)
+        let mut all = self.export_demands();
+        all.extend(session::export(&self.catalog, &self.config.revision));
+        all
     }
 
     /// What follows from a response: new names to ask for, and perhaps a new configuration.
@@ -290,6 +302,7 @@ impl Discovery {
             self.output.requests.extend(requests);
         }
         self.wanted = wanted;
+        self.drop_hosts_without_table();
     }
 }
 

@@ -24,6 +24,7 @@ mod rewriting;
 mod session;
 mod tries;
 mod tunnel;
+mod waiting;
 
 pub use answer::{AnswerBody, BodyError};
 pub use tunnel::Tunnel;
@@ -38,7 +39,7 @@ use edits::Edits;
 use head::Head;
 use http::{HeaderValue, Request, Response};
 use model::route::Action;
-use model::routing::NoRoute;
+use model::routing::{Found, NoRoute};
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -120,7 +121,10 @@ pub async fn serve(context: &Rc<Context>, request: Request<Incoming>) -> Respons
     match exceeded.or(refused) {
         Some(failure) => stage.refuse(exchange, failure.into()),
         None if stage.head.redirects => stage.send_to_canonical(exchange, &parts),
-        None => stage.routed(exchange, parts, body).await,
+        None => match stage.routed(exchange, parts, body).await {
+            Ok(answer) => answer,
+            Err(unrouted) => Box::pin(stage.route_again(*unrouted)).await,
+        },
     }
 }
 
@@ -179,6 +183,15 @@ fn with_retries_exhausted(flags: &'static str) -> &'static str {
     }
 }
 
+/// A request whose virtual host is not there and can be asked for.
+struct Unrouted {
+    exchange: Box<Exchange>,
+    parts: http::request::Parts,
+    body: Incoming,
+    /// The name to ask for.
+    host: String,
+}
+
 /// What every stage after the head may look at.
 struct Stage<'s> {
     context: &'s Rc<Context>,
@@ -200,29 +213,45 @@ impl Stage<'_> {
         mut exchange: Box<Exchange>,
         parts: http::request::Parts,
         body: Incoming,
-    ) -> Response<AnswerBody> {
+    ) -> Result<Response<AnswerBody>, Box<Unrouted>> {
         if let Some(answer) = self.health_answer(&mut exchange, &parts) {
-            return self.local_answer(exchange, answer, None);
+            return Ok(self.local_answer(exchange, answer, None));
         }
         let Some(table) = &self.http.routes else {
-            return self.refuse(exchange, Failure::RoutesMissing.into());
+            return Ok(self.refuse(exchange, Failure::RoutesMissing.into()));
         };
         let head = self.head.view(&parts);
         let found = match table.find(&head, self.context.local.random()) {
             Ok(found) => found,
             // Who may do nothing here is not told what there is.
             Err(missing) => {
-                let cause = self.authorize(&parts).err();
-                return self.refuse(exchange, cause.unwrap_or_else(|| no_route(missing).into()));
+                return match (self.authorize(&parts), self.missing_host(table, missing)) {
+                    (Err(cause), _) => Ok(self.refuse(exchange, cause)),
+                    (Ok(_), Some(host)) => Err(Box::new(Unrouted { exchange, parts, body, host })),
+                    (Ok(_), None) => Ok(self.refuse(exchange, no_route(missing).into())),
+                };
             }
         };
         let taken = RouteTaken { table: table.clone(), host: found.host_index, route: found.route_index };
         exchange.route = Some(taken.clone());
+        Ok(self.on_route(exchange, &taken, &found, parts, body).await)
+    }
+
+    /// Answers a request whose route is found.
+    async fn on_route(
+        &self,
+        mut exchange: Box<Exchange>,
+        taken: &RouteTaken,
+        found: &Found<'_>,
+        parts: http::request::Parts,
+        body: Incoming,
+    ) -> Response<AnswerBody> {
+        let head = self.head.view(&parts);
         if found.virtual_host.require_tls && self.head.scheme != "https" {
             let location = model::rewrite::location(&head::to_https(), &found.route.condition, &head);
-            return self.redirect(exchange, &taken, &parts, 301, &location);
+            return self.redirect(exchange, taken, &parts, 301, &location);
         }
-        if let Some(answer) = self.cross_origin(&taken, &parts) {
+        if let Some(answer) = self.cross_origin(taken, &parts) {
             exchange.details = "cors_response";
             return self.local_answer(exchange, answer, None);
         }
@@ -230,31 +259,27 @@ impl Stage<'_> {
         let permit = match self.authorize(&parts) {
             Ok(permit) => permit,
             Err(cause) => {
-                let edits = Edits { taken: &taken, weighted: None, parts: &parts };
+                let edits = Edits { taken, weighted: None, parts: &parts };
                 return self.refuse_on_route(exchange, cause, edits);
             }
         };
         // What few requests go through is boxed, here and below: the others have no room for it to move about.
-        if let Some(fault) = fault::configured(self.http, &taken)
-            && let Some(abort) = Box::pin(self.suffer(fault, &mut exchange, &taken, &parts)).await
+        if let Some(fault) = fault::configured(self.http, taken)
+            && let Some(abort) = Box::pin(self.suffer(fault, &mut exchange, taken, &parts)).await
         {
-            return self.abort(exchange, &taken, &parts, abort);
+            return self.abort(exchange, taken, &parts, abort);
         }
-        if let Some(cause) = self.refuse_forged(&taken, &parts) {
-            return self.refuse_on_route(
-                exchange,
-                cause,
-                Edits { taken: &taken, weighted: None, parts: &parts },
-            );
+        if let Some(cause) = self.refuse_forged(taken, &parts) {
+            return self.refuse_on_route(exchange, cause, Edits { taken, weighted: None, parts: &parts });
         }
         match &found.route.action {
             Action::Redirect(redirect) => {
                 let redirect = self.made_redirect(redirect, &exchange, &parts);
                 let location = model::rewrite::location(&redirect, &found.route.condition, &head);
-                self.redirect(exchange, &taken, &parts, redirect.status, &location)
+                self.redirect(exchange, taken, &parts, redirect.status, &location)
             }
-            Action::Respond(direct) => self.respond(exchange, &taken, &parts, direct),
-            Action::Forward(forward) => self.forward(permit, exchange, &taken, forward, parts, body).await,
+            Action::Respond(direct) => self.respond(exchange, taken, &parts, direct),
+            Action::Forward(forward) => self.forward(permit, exchange, taken, forward, parts, body).await,
         }
     }
 

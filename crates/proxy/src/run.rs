@@ -54,6 +54,7 @@ async fn serve(setup: Setup, options: Options, started: Instant) -> Result<(), R
     let workers = Rc::new(worker::start(hub.live().clone(), &workers));
     spawn_local(timers(hub.clone()));
     spawn_local(small(hub.clone()));
+    spawn_local(asking(hub.clone()));
     spawn_local(give_back(options.memory, workers.clone()));
     spawn_local(dns::follow(hub.clone()));
     spawn_local(names::follow(hub.live().clone()));
@@ -134,6 +135,10 @@ fn listing(workers: &Rc<Workers>) -> Box<dyn Fn() -> Vec<worker::ListenerStatus>
 
 async fn timers(hub: Hub) {
     hub.keep_time().await;
+}
+
+async fn asking(hub: Hub) {
+    hub.keep_asking().await;
 }
 
 async fn small(hub: Hub) {

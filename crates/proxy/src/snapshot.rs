@@ -11,11 +11,13 @@ mod destinations;
 mod endpoint;
 mod listener;
 mod transport;
+mod needs;
 mod usage;
 
 pub use cluster::{ClusterState, Wish};
 pub use endpoint::{EndpointState, Vitals};
 pub use listener::{ChainState, HttpState, ListenerState, NetworkState, TcpState};
+pub use needs::Need;
 pub use transport::TransportState;
 pub use usage::{Limited, Permit, Usage};
 
@@ -27,8 +29,9 @@ use model::endpoint::Assignment;
 use model::listener::Listener;
 use model::routing::RouteTable;
 use model::tls::Secret;
+use needs::Needs;
 use rustc_hash::FxHashMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
@@ -53,6 +56,8 @@ pub struct Config {
     pub secrets: BTreeMap<String, Arc<Secret>>,
     /// Differs whenever a secret does.
     pub secrets_revision: u64,
+    /// What requests needed and need not wait for: there is no such thing, or it is in force.
+    pub answered: Arc<BTreeSet<Need>>,
 }
 
 impl Config {
@@ -153,13 +158,19 @@ pub struct Live {
     current: ArcSwap<Snapshot>,
     changes: watch::Sender<u64>,
     telemetry: Arc<Telemetry>,
+    needs: Needs,
 }
 
 impl Live {
     /// Nothing is configured yet.
     pub fn new(telemetry: Arc<Telemetry>) -> Arc<Self> {
         let (changes, _) = watch::channel(0);
-        Arc::new(Self { current: ArcSwap::from_pointee(Snapshot::empty()), changes, telemetry })
+        Arc::new(Self {
+            current: ArcSwap::from_pointee(Snapshot::empty()),
+            changes,
+            telemetry,
+            needs: Needs::default(),
+        })
     }
 
     /// Compiles `config` and puts it in force. One caller at a time.
@@ -184,6 +195,16 @@ impl Live {
     pub async fn alarmed(&self) {
         let alarm = self.current().alarm.clone();
         alarm.notified().await;
+    }
+
+    /// Notes what a request needs and the snapshot has not.
+    pub fn need(&self, need: Need) {
+        self.needs.note(need);
+    }
+
+    /// Takes what was noted, once there is any.
+    pub async fn take_needs(&self) -> Vec<Need> {
+        self.needs.take().await
     }
 
     /// Wakes at each change.

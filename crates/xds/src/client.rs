@@ -30,7 +30,10 @@ pub struct Applied<T, R = DeltaDiscoveryRequest> {
 struct Interest {
     wildcard: bool,
     names: BTreeSet<String>,
+    /// Versions by the name that the resource gives itself.
     held: BTreeMap<String, String>,
+    /// Names asked for that stand for a resource of another name.
+    aliases: BTreeMap<String, String>,
 }
 
 /// What a client wants and holds, over all the streams it opens one after the other.
@@ -67,8 +70,7 @@ impl DeltaClient {
         if let Some(interest) = self.types.get_mut(type_url) {
             interest.wildcard &= !names.contains(&"*");
             interest.names.retain(|name| !names.contains(&name.as_str()));
-            let (wildcard, kept) = (interest.wildcard, &interest.names);
-            interest.held.retain(|name, _| wildcard || kept.contains(name));
+            interest.drop_unwanted();
         }
         DeltaDiscoveryRequest {
             type_url: type_url.to_owned(),
@@ -100,27 +102,37 @@ impl DeltaClient {
         let DeltaDiscoveryResponse { resources, type_url, removed_resources, nonce, .. } = response;
         let mut unwanted = Interest::default();
         let interest = self.types.get_mut(&type_url).unwrap_or(&mut unwanted);
-        let (mut accepted, mut rejected) = (Vec::new(), Vec::new());
+        let (mut accepted, mut rejected, mut missing) = (Vec::new(), Vec::new(), BTreeSet::new());
         for resource in resources {
             let name = resource.name;
+            let aliases = resource.aliases;
             // The server may not have heard yet that a name is no longer wanted.
-            if !interest.wildcard && !interest.names.contains(&name) {
+            if !interest.is_wanted(&name, &aliases) {
                 continue;
             }
             let decoded = match &resource.resource {
                 Some(any) => decode(&name, any),
+                // So it is said of a virtual host that there is none.
+                None if !aliases.is_empty() => {
+                    missing.extend(aliases.into_iter().chain([name]));
+                    continue;
+                }
                 None => Err("it has no content".to_owned()),
             };
             match decoded {
                 Ok(value) => {
+                    interest.remember_aliases(&name, aliases);
                     interest.held.insert(name.clone(), resource.version);
                     accepted.push((name, value));
                 }
                 Err(reason) => rejected.push((name, reason)),
             }
         }
-        for name in &removed_resources {
+        let mut removed = removed_resources;
+        removed.extend(missing);
+        for name in &removed {
             interest.held.remove(name);
+            interest.aliases.retain(|_, of| of != name);
         }
         let error_detail = refusal(&rejected);
         let answer = DeltaDiscoveryRequest {
@@ -129,11 +141,31 @@ impl DeltaClient {
             error_detail,
             ..DeltaDiscoveryRequest::default()
         };
-        Applied { accepted, removed: removed_resources, rejected, answer }
+        Applied { accepted, removed, rejected, answer }
     }
 }
 
 impl Interest {
+    /// Whether somebody asks for a resource with these names.
+    fn is_wanted(&self, name: &str, aliases: &[String]) -> bool {
+        let known = self.wildcard || self.names.contains(name) || self.held.contains_key(name);
+        known || aliases.iter().any(|alias| self.names.contains(alias))
+    }
+
+    fn remember_aliases(&mut self, name: &str, aliases: Vec<String>) {
+        for alias in aliases.into_iter().filter(|alias| self.names.contains(alias)) {
+            self.aliases.insert(alias, name.to_owned());
+        }
+    }
+
+    /// Forgets versions of what nobody asks for, under whatever name.
+    fn drop_unwanted(&mut self) {
+        let (wildcard, names) = (self.wildcard, &self.names);
+        self.aliases.retain(|alias, _| names.contains(alias));
+        let aliased: BTreeSet<&String> = self.aliases.values().collect();
+        self.held.retain(|name, _| wildcard || names.contains(name) || aliased.contains(name));
+    }
+
     fn wanted(&self) -> Vec<String> {
         self.wildcard.then(|| "*".to_owned()).into_iter().chain(self.names.iter().cloned()).collect()
     }

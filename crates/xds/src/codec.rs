@@ -30,6 +30,7 @@ mod local_reply;
 mod log_filter;
 mod mutation;
 mod network;
+mod on_demand;
 mod outlier;
 mod place;
 mod retry;
@@ -77,13 +78,15 @@ use self::place::{Place, ReadFile};
 use envoy_types::pb::envoy::config::cluster::v3::Cluster as ClusterProto;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment as EndpointsProto;
 use envoy_types::pb::envoy::config::listener::v3::Listener as ListenerProto;
-use envoy_types::pb::envoy::config::route::v3::RouteConfiguration as RoutesProto;
+use envoy_types::pb::envoy::config::route::v3::{
+    RouteConfiguration as RoutesProto, VirtualHost as VirtualHostProto,
+};
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
 use envoy_types::pb::google::protobuf::Any;
 use model::cluster::Cluster;
 use model::endpoint::Assignment;
 use model::listener::Listener;
-use model::route::RouteConfiguration;
+use model::route::{RouteConfiguration, VirtualHost};
 use model::tls::Secret;
 use prost::Message;
 use std::fmt;
@@ -95,6 +98,8 @@ pub mod type_url {
     pub const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
     /// RDS.
     pub const ROUTE: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+    /// VHDS.
+    pub const VIRTUAL_HOST: &str = "type.googleapis.com/envoy.config.route.v3.VirtualHost";
     /// CDS.
     pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
     /// EDS.
@@ -111,6 +116,8 @@ pub enum Resource {
     Listener(Listener),
     /// From RDS.
     Routes(RouteConfiguration),
+    /// From VHDS.
+    VirtualHost(VirtualHost),
     /// From CDS.
     Cluster(Cluster),
     /// From EDS.
@@ -125,6 +132,7 @@ impl Resource {
         match self {
             Self::Listener(listener) => &listener.name,
             Self::Routes(table) => &table.name,
+            Self::VirtualHost(host) => &host.name,
             Self::Cluster(cluster) => &cluster.name,
             Self::Endpoints(assignment) => &assignment.cluster,
             Self::Secret(secret) => &secret.name,
@@ -136,6 +144,7 @@ impl Resource {
         match self {
             Self::Listener(_) => type_url::LISTENER,
             Self::Routes(_) => type_url::ROUTE,
+            Self::VirtualHost(_) => type_url::VIRTUAL_HOST,
             Self::Cluster(_) => type_url::CLUSTER,
             Self::Endpoints(_) => type_url::ENDPOINT,
             Self::Secret(_) => type_url::SECRET,
@@ -179,6 +188,9 @@ impl<'f> Decoder<'f> {
                 self.listener(&Message::decode(bytes).map_err(broken)?).map(Resource::Listener)
             }
             type_url::ROUTE => self.routes(&Message::decode(bytes).map_err(broken)?).map(Resource::Routes),
+            type_url::VIRTUAL_HOST => {
+                self.virtual_host(&Message::decode(bytes).map_err(broken)?).map(Resource::VirtualHost)
+            }
             type_url::CLUSTER => {
                 self.cluster(&Message::decode(bytes).map_err(broken)?).map(Resource::Cluster)
             }
@@ -203,6 +215,11 @@ impl<'f> Decoder<'f> {
     pub fn routes(&self, proto: &RoutesProto) -> Result<RouteConfiguration, DecodeError> {
         // Clusters and routes may come in any order, so they are not asked for here unless the table says so.
         route::decode(&self.place("route configuration", &proto.name), proto, false)
+    }
+
+    /// A virtual host that comes by itself.
+    pub fn virtual_host(&self, proto: &VirtualHostProto) -> Result<VirtualHost, DecodeError> {
+        route::decode_host(&self.place("virtual host", &proto.name), proto, &[])
     }
 
     /// A cluster.
@@ -313,6 +330,11 @@ pub fn encode_routes(table: &RouteConfiguration) -> Vec<u8> {
 /// The same, faster where it differs little from the table `before`, whose bytes these are.
 pub fn encode_routes_after(table: &RouteConfiguration, before: &RouteConfiguration, bytes: &[u8]) -> Vec<u8> {
     tables::encode(table, Some((before, bytes)))
+}
+
+/// The value of the `Any` of a virtual host that goes by itself.
+pub fn encode_virtual_host(host: &VirtualHost) -> Vec<u8> {
+    tables::encode_host(host, None)
 }
 
 /// The value of the cluster's `Any`.

@@ -59,6 +59,26 @@ impl VersionedResource {
         Self { version: version.into(), body_at: wire.len() - body.len(), wire }
     }
 
+    /// What says that there is no resource `name` (of a type where clients wait for that, which is virtual hosts').
+    pub fn missing(name: &str) -> Self {
+        const VERSION: &str = "missing";
+        let length_of = |tag, content: usize| key_len(tag) + encoded_len_varint(content as u64) + content;
+        // Of a `Resource`: its version is field 1, its name 3 and other names 4.
+        let resource = length_of(3, name.len()) + length_of(1, VERSION.len()) + length_of(4, name.len());
+        let mut wire = BytesMut::with_capacity(length_of(2, resource));
+        let mut begin = |tag, length: usize, content: &[u8]| {
+            encode_key(tag, WireType::LengthDelimited, &mut wire);
+            encode_varint(length as u64, &mut wire);
+            wire.put_slice(content);
+        };
+        begin(2, resource, b"");
+        begin(3, name.len(), name.as_bytes());
+        begin(1, VERSION.len(), VERSION.as_bytes());
+        begin(4, name.len(), name.as_bytes());
+        let wire = wire.freeze();
+        Self { version: VERSION.into(), body_at: wire.len(), wire }
+    }
+
     /// Its version.
     pub fn version(&self) -> &str {
         &self.version

@@ -16,11 +16,12 @@ use prost::Message;
 use crate::resources::{self, Layer, MAX_PIECE, Names, Piece, ResourceSet};
 
 /// Types in the order in which additions are sent, so that nothing refers to what has not arrived yet.
-pub(crate) const MAKE_ORDER: [&str; 5] = [
+pub(crate) const MAKE_ORDER: [&str; 6] = [
     "type.googleapis.com/envoy.config.cluster.v3.Cluster",
     "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
     "type.googleapis.com/envoy.config.listener.v3.Listener",
     "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+    "type.googleapis.com/envoy.config.route.v3.VirtualHost",
     "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
 ];
 

@@ -57,6 +57,18 @@ pub(super) trait Request: Send + 'static {
     fn is_refusal(&self) -> bool;
     /// Whether a resource is asked for by this name.
     fn asks_for(&self, name: &str) -> bool;
+    /// Names that are asked for from now on, where they are said one by one.
+    fn subscribed(&self) -> &[String] {
+        &[]
+    }
+    /// Names that are asked for no longer.
+    fn unsubscribed(&self) -> &[String] {
+        &[]
+    }
+    /// Whether the client has a resource of this name from an earlier stream.
+    fn holds(&self, _: &str) -> bool {
+        false
+    }
 }
 
 /// What both dialects' responses say.
@@ -152,6 +164,18 @@ impl Request for DeltaDiscoveryRequest {
 
     fn asks_for(&self, name: &str) -> bool {
         self.resource_names_subscribe.iter().any(|n| n == name)
+    }
+
+    fn subscribed(&self) -> &[String] {
+        &self.resource_names_subscribe
+    }
+
+    fn unsubscribed(&self) -> &[String] {
+        &self.resource_names_unsubscribe
+    }
+
+    fn holds(&self, name: &str) -> bool {
+        self.initial_resource_versions.contains_key(name)
     }
 }
 

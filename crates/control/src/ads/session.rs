@@ -1,11 +1,12 @@
 //! One ADS stream from its first request to its end: answers requests, passes on new generations, keeps the books of
 //! what the proxy runs, and renews its certificate if it gets one from us.
 
-use super::Hub;
+use super::asked::Asked;
 use super::dialect::{Dialect, Request, Response, read_node};
 use super::incoming::Requests;
 use super::outgoing::{Outgoing, framed};
 use super::proof::Proof;
+use super::{Hub, MAX_NAMES};
 use crate::event::Event;
 use crate::generation::{Generation, View};
 use crate::node::{ProxyKind, ProxyNode};
@@ -22,8 +23,6 @@ use xds::codec::type_url::SECRET;
 use xds::resources::{Names, ResourceSet, VersionedResource};
 use xds::server::Rejection;
 
-/// Names and types one stream may ask for together.
-const MAX_NAMES: usize = 20_000;
 /// Unanswered responses whose acknowledgement is waited for; older ones are forgotten.
 const MAX_OUTSTANDING: usize = 256;
 /// Resources blamed for one refusal that names none.
@@ -46,7 +45,8 @@ pub(super) struct Session<D: Dialect> {
     revision: u64,
     view: Arc<View>,
     certificate: Option<(VersionedResource, Rotation)>,
-    /// The view's resources and the certificate.
+    asked: Asked,
+    /// The view's resources, the certificate, and what was asked for.
     set: Arc<ResourceSet>,
     /// By nonce, what was sent and not answered yet.
     outstanding: BTreeMap<String, Sent>,
@@ -123,7 +123,11 @@ impl<D: Dialect> Session<D> {
         }
     }
 
-    fn open(hub: Arc<Hub>, proof: Proof, peer: String, node: ProxyNode, responses: Outgoing) -> Self {
+    fn open(hub: Arc<Hub>, proof: Proof, peer: String, mut node: ProxyNode, responses: Outgoing) -> Self {
+        if D::NAME != "delta" {
+            // Whoever asks in the other dialect for one more name is told everything again.
+            node.on_demand = Some(false);
+        }
         let generation = hub.generations.borrow().clone();
         let view = generation.view(&node, None);
         let kind = match node.kind {
@@ -154,6 +158,7 @@ impl<D: Dialect> Session<D> {
             stream: D::new(MAX_NAMES),
             outstanding: BTreeMap::new(),
             certificate: None,
+            asked: Asked::default(),
             hub,
             node,
             proof,
@@ -202,6 +207,9 @@ impl<D: Dialect> Session<D> {
         {
             self.issue();
         }
+        if self.asked.note(&request) && self.view.offer.is_some() {
+            self.assemble();
+        }
         let answered = self.outstanding.remove(request.nonce());
         if let (Some(sent), false) = (&answered, request.is_refusal()) {
             self.enter_acknowledgement(sent);
@@ -232,18 +240,27 @@ impl<D: Dialect> Session<D> {
     }
 
     async fn send_changes(&mut self) -> Result<(), End> {
-        self.set = match &self.certificate {
-            None => self.view.set.clone(),
-            Some((certificate, _)) => {
-                let mut set = ResourceSet::clone(&self.view.set);
-                set.insert_shared(SECRET, WORKLOAD_CERTIFICATE, certificate.clone());
-                Arc::new(set)
-            }
-        };
+        self.assemble();
         for response in self.stream.change(&self.set) {
             self.send(response).await?;
         }
         Ok(())
+    }
+
+    /// Puts together what this client is served by now.
+    fn assemble(&mut self) {
+        if self.certificate.is_none() && self.view.offer.is_none() {
+            self.set = self.view.set.clone();
+            return;
+        }
+        let mut set = ResourceSet::clone(&self.view.set);
+        if let Some((certificate, _)) = &self.certificate {
+            set.insert_shared(SECRET, WORKLOAD_CERTIFICATE, certificate.clone());
+        }
+        if let Some(offer) = &self.view.offer {
+            self.asked.add_to(&mut set, offer);
+        }
+        self.set = Arc::new(set);
     }
 
     async fn send(&mut self, response: D::Response) -> Result<(), End> {
@@ -316,10 +333,8 @@ impl<D: Dialect> Session<D> {
         match issued {
             Ok(issued) => {
                 Counters::add(&counters.certificates, 1);
-                let mut set = ResourceSet::clone(&self.view.set);
-                set.insert_shared(SECRET, WORKLOAD_CERTIFICATE, issued.resource.clone());
-                self.set = Arc::new(set);
                 self.certificate = Some((issued.resource, issued.rotation));
+                self.assemble();
                 self.place.status().no_certificate = None;
             }
             Err(reason) => {

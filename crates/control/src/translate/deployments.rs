@@ -1,12 +1,16 @@
 //! What Deployments say of workloads that may not be running yet: who they will be, and what their ports are called.
 
 use super::authentication::is_subset;
+use crate::node::is_true;
 use crate::world::World;
 use api::mesh_config::ProxyConfig;
 use std::collections::{BTreeMap, HashMap};
 
 /// Annotation of pods with settings of their proxy.
 const PROXY_CONFIG: &str = "proxy.istio.io/config";
+
+/// What would make the node metadata `ON_DEMAND` in Istio: a proxy is sent only what it asks for.
+const ON_DEMAND: &str = "ISTIO_META_ON_DEMAND";
 
 /// The pods of Deployments, by namespace.
 #[derive(Debug, Default)]
@@ -21,12 +25,18 @@ struct Pod {
     ports: BTreeMap<String, u16>,
     /// Percent of requests that are traced, as its annotation says.
     sampling: Option<f64>,
+    /// Whether its proxy is sent only what it asks for, as its annotation says.
+    on_demand: Option<bool>,
 }
 
-/// What the annotation with settings of a proxy says of traces.
-fn sampling(annotations: &BTreeMap<String, String>) -> Option<f64> {
-    let written = ProxyConfig::read(annotations.get(PROXY_CONFIG)?).ok()?;
-    written.tracing?.sampling
+/// The annotation with settings of a proxy.
+fn settings(annotations: &BTreeMap<String, String>) -> Option<ProxyConfig> {
+    ProxyConfig::read(annotations.get(PROXY_CONFIG)?).ok()
+}
+
+/// Whether settings of proxies say that they are sent only what they ask for.
+pub(super) fn on_demand(settings: &ProxyConfig) -> Option<bool> {
+    is_true(settings.proxy_metadata.get(ON_DEMAND).map(String::as_str))
 }
 
 impl Deployments {
@@ -35,6 +45,7 @@ impl Deployments {
         for (object, deployment) in world.deployments() {
             let template = &deployment.template;
             let ports = template.spec.containers.iter().flat_map(|container| &container.ports);
+            let settings = settings(&template.metadata.annotations);
             let pod = Pod {
                 labels: template.metadata.labels.clone(),
                 account: template.spec.identity().to_owned(),
@@ -42,7 +53,8 @@ impl Deployments {
                     .filter(|p| !p.name.is_empty())
                     .map(|p| (p.name.clone(), p.container_port))
                     .collect(),
-                sampling: sampling(&template.metadata.annotations),
+                sampling: settings.as_ref().and_then(|settings| settings.tracing.as_ref()?.sampling),
+                on_demand: settings.as_ref().and_then(on_demand),
             };
             deployments.by_namespace.entry(object.namespace().to_owned()).or_default().push(pod);
         }
@@ -63,6 +75,12 @@ impl Deployments {
     pub(super) fn sampling(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Option<f64> {
         let own = |pod: &&Pod| !pod.labels.is_empty() && is_subset(&pod.labels, labels);
         self.pods(namespace).filter(own).find_map(|pod| pod.sampling)
+    }
+
+    /// Whether the proxy of the pod that `labels` are of is sent only what it asks for, where it says so itself.
+    pub(super) fn on_demand(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Option<bool> {
+        let own = |pod: &&Pod| !pod.labels.is_empty() && is_subset(&pod.labels, labels);
+        self.pods(namespace).filter(own).find_map(|pod| pod.on_demand)
     }
 
     /// The named ports of the pod that `labels` are of.

@@ -12,7 +12,7 @@ use super::registry::{Port, Registry, Service};
 use super::scope::Scope;
 use super::tuning::Tuner;
 use super::workload::Group;
-use super::{Frame, Mesh, auto_passthrough, grpc, inbound, outbound};
+use super::{Frame, Mesh, auto_passthrough, grpc, inbound, on_demand, outbound};
 use crate::node::{ProxyKind, ProxyNode};
 use model::address::AddressRange;
 use model::cluster::Cluster;
@@ -154,6 +154,12 @@ impl Mesh {
             ProxyKind::Router => self.edge(client).tables(),
             ProxyKind::Grpc => self.grpc_routes(client),
         })
+    }
+
+    /// Whether `node` is sent only what it asks for.
+    pub(crate) fn is_on_demand(&self, node: &ProxyNode) -> bool {
+        let by_pod = || self.deployments.on_demand(&node.namespace, self.labels_of(node));
+        node.kind == ProxyKind::Sidecar && node.on_demand.or_else(by_pod).unwrap_or(self.on_demand)
     }
 
     fn client<'c>(&'c self, node: &'c ProxyNode, locality: &'c str, scope: Option<&'c Scope>) -> Client<'c> {
@@ -304,6 +310,9 @@ impl Mesh {
         }
         if let Some(percent) = self.deployments.sampling(&node.namespace, client.labels) {
             listeners.iter_mut().for_each(|listener| sample(listener, percent));
+        }
+        if self.is_on_demand(node) {
+            listeners.iter_mut().for_each(on_demand::ask);
         }
         let (known_listeners, known_clusters) =
             before.map(|own| (&own.listeners[..], &own.clusters[..])).unwrap_or_default();

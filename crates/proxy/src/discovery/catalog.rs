@@ -6,6 +6,7 @@ use super::raw::Raw;
 use model::cluster::Cluster;
 use model::endpoint::Assignment;
 use model::listener::Listener;
+use model::route::VirtualHost;
 use model::routing::RouteTable;
 use model::tls::Secret;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,10 +14,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use xds::codec::type_url::{CLUSTER, ENDPOINT as ASSIGNMENT, LISTENER, ROUTE as ROUTES, SECRET};
+pub use xds::codec::type_url::{
+    CLUSTER, ENDPOINT as ASSIGNMENT, LISTENER, ROUTE as ROUTES, SECRET, VIRTUAL_HOST,
+};
 
 /// In which order types are asked for and restored: each after what refers to it, clusters before listeners.
-pub(super) const ORDER: [&str; 5] = [CLUSTER, ASSIGNMENT, LISTENER, ROUTES, SECRET];
+pub(super) const ORDER: [&str; 6] = [CLUSTER, ASSIGNMENT, LISTENER, ROUTES, VIRTUAL_HOST, SECRET];
 
 /// Names kept only to show why they were refused; beyond it the refusal is answered and not kept.
 const MAX_REFUSED_NAMES: usize = 1000;
@@ -211,6 +214,8 @@ pub struct Catalog {
     pub listeners: Kind<Listener>,
     /// Route tables by the name RDS asks for.
     pub routes: Kind<RouteTable>,
+    /// Virtual hosts that came by themselves, by the names of their resources: table, slash, and what the server says.
+    pub virtual_hosts: Kind<VirtualHost>,
     /// Clusters by name.
     pub clusters: Kind<Cluster>,
     /// Endpoints by EDS name.
@@ -230,6 +235,7 @@ impl Catalog {
     pub(super) fn pack(&mut self) {
         self.listeners.pack();
         self.routes.pack();
+        self.virtual_hosts.pack();
         self.clusters.pack();
         self.assignments.pack();
         // Secrets stay as they are: there are few, and no other keeps a copy of them.

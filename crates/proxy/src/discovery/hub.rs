@@ -116,6 +116,14 @@ impl Hub {
         }
     }
 
+    /// Asks for what requests need. Never returns.
+    pub async fn keep_asking(&self) {
+        loop {
+            let needs = self.0.live.take_needs().await;
+            self.feed(|discovery, now| discovery.need(needs, now));
+        }
+    }
+
     /// Lets what was accepted take less room, whenever there is nothing else to do. Never returns.
     pub async fn keep_small(&self) {
         loop {

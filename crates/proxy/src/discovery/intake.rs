@@ -3,8 +3,9 @@
 
 use super::Discovery;
 use super::catalog::{
-    ASSIGNMENT, CLUSTER, Catalog, Entry, LISTENER, Origin, ROUTES, Refusal, SECRET, Version,
+    ASSIGNMENT, CLUSTER, Catalog, Entry, LISTENER, Origin, ROUTES, Refusal, SECRET, VIRTUAL_HOST, Version,
 };
+use super::demands::Names;
 use super::judge::{self, Judged};
 use super::raw::Raw;
 use super::session::{Delivered, Request, Response};
@@ -30,6 +31,7 @@ impl Discovery {
             false => BTreeMap::new(),
         };
         let mut blocked = Vec::new();
+        let names = Names::of(&response);
         let mut last = catalog.clusters.any().cloned();
         let (delivered, answer) = self.session.apply(response, &mut |name, version, any| {
             if is_fixed(catalog, &type_url, name) {
@@ -75,6 +77,7 @@ impl Discovery {
         for name in &delivered.removed {
             self.remove(&type_url, name, now);
         }
+        self.note_answers(&delivered, &names);
         if is_whole && self.unsure.remove(&type_url) {
             self.remove_restored(&delivered, now);
         }
@@ -116,6 +119,9 @@ impl Discovery {
             Judged::Routes(value) => {
                 catalog.routes.accept(name, origin, Version { value, version, raw, since: now });
             }
+            Judged::Host(value) => {
+                catalog.virtual_hosts.accept(name, origin, Version { value, version, raw, since: now });
+            }
             Judged::Cluster(value) => {
                 catalog.touched = true;
                 catalog.clusters.accept(name, origin, Version { value, version, raw, since: now });
@@ -135,6 +141,7 @@ impl Discovery {
         match type_url {
             LISTENER => self.catalog.listeners.refuse(name, refusal),
             ROUTES => self.catalog.routes.refuse(name, refusal),
+            VIRTUAL_HOST => self.catalog.virtual_hosts.refuse(name, refusal),
             CLUSTER => self.catalog.clusters.refuse(name, refusal),
             ASSIGNMENT => self.catalog.assignments.refuse(name, refusal),
             SECRET => self.catalog.secrets.refuse(name, refusal),
@@ -142,7 +149,7 @@ impl Discovery {
         }
     }
 
-    fn remove(&mut self, type_url: &str, name: &str, now: Instant) {
+    pub(super) fn remove(&mut self, type_url: &str, name: &str, now: Instant) {
         let catalog = &mut self.catalog;
         match type_url {
             LISTENER => {
@@ -161,6 +168,10 @@ impl Discovery {
                         (entry.latest, entry.refusal, entry.gone) = (None, None, Some(now));
                     });
                 }
+            }
+            VIRTUAL_HOST => {
+                let entry = catalog.virtual_hosts.entries.get_mut(name);
+                entry.into_iter().for_each(|entry| (entry.latest, entry.refusal) = (None, None));
             }
             // These live as long as something asks for them; Envoy keeps them as well. That there is none is an answer.
             ROUTES => catalog.routes.entries.entry(name.to_owned()).or_default().gone = Some(now),

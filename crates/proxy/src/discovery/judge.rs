@@ -1,13 +1,14 @@
 //! Whether a resource can be used: decoded, and compiled once as it will be when it runs, so that what is accepted
 //! is what works. A refusal names the field and what is wrong with it.
 
-use super::catalog::{ASSIGNMENT, CLUSTER, LISTENER, ROUTES, SECRET, Version};
+use super::catalog::{ASSIGNMENT, CLUSTER, LISTENER, ROUTES, SECRET, VIRTUAL_HOST, Version};
 use super::references::{chains, inline_routes};
 use envoy_types::pb::google::protobuf::Any;
 use model::cluster::{Cluster, Transport};
 use model::endpoint::Assignment;
 use model::listener::Listener;
-use model::route::RouteConfiguration;
+use model::on_demand::split_host_name;
+use model::route::{RouteConfiguration, VirtualHost};
 use model::routing::RouteTable;
 use model::tls::{
     CertificatePair, DownstreamTls, PeerValidation, Secret, SecretContent, SecretSource, TlsVersions,
@@ -24,6 +25,8 @@ pub(super) enum Judged {
     Listener(Arc<Listener>),
     /// A table, compiled.
     Routes(Arc<RouteTable>),
+    /// A virtual host that came by itself.
+    Host(Arc<VirtualHost>),
     /// A cluster.
     Cluster(Arc<Cluster>),
     /// Endpoints.
@@ -38,6 +41,7 @@ impl Judged {
         match self {
             Self::Listener(_) => LISTENER,
             Self::Routes(_) => ROUTES,
+            Self::Host(_) => VIRTUAL_HOST,
             Self::Cluster(_) => CLUSTER,
             Self::Assignment(_) => ASSIGNMENT,
             Self::Secret(_) => SECRET,
@@ -49,6 +53,7 @@ impl Judged {
         match self {
             Self::Listener(listener) => &listener.name,
             Self::Routes(table) => &table.config().name,
+            Self::Host(host) => &host.name,
             Self::Cluster(cluster) => &cluster.name,
             Self::Assignment(assignment) => &assignment.cluster,
             Self::Secret(secret) => &secret.name,
@@ -70,6 +75,13 @@ pub(super) fn judge(
     let judged = check(decoded)?;
     if judged.type_url() != type_url {
         return Err(format!("it is a `{}`, which was not asked for here", any.type_url));
+    }
+    if let Judged::Host(_) = judged {
+        // What it calls itself is for people.
+        return match split_host_name(name) {
+            Some(_) => Ok(judged),
+            None => Err("its resource's name does not begin with the name of a table and `/`".to_owned()),
+        };
     }
     if judged.name() != name {
         return Err(format!("it was sent as `{name}` and calls itself `{}`", judged.name()));
@@ -95,6 +107,11 @@ pub(super) fn check(resource: Resource) -> Result<Judged, String> {
         }
         Resource::Routes(routes) => {
             Judged::Routes(Arc::new(RouteTable::compile(routes).map_err(|error| error.to_string())?))
+        }
+        Resource::VirtualHost(host) => {
+            let alone = RouteConfiguration { virtual_hosts: vec![host.clone()], ..Default::default() };
+            RouteTable::compile(alone).map_err(|error| error.to_string())?;
+            Judged::Host(Arc::new(host))
         }
         Resource::Cluster(cluster) => {
             check_cluster(&cluster)?;

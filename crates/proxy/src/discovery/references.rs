@@ -2,7 +2,7 @@
 
 use model::cluster::{Cluster, Discovery, Transport};
 use model::listener::{FilterChain, Listener, Network, RouteSource};
-use model::route::{Action, RouteConfiguration};
+use model::route::{Action, RouteConfiguration, VirtualHost};
 use model::tls::{CertificatePair, PeerValidation, SecretSource};
 use std::collections::BTreeSet;
 
@@ -35,20 +35,43 @@ pub(super) fn inline_routes(listener: &Listener) -> impl Iterator<Item = &RouteC
 
 /// Clusters that a table sends to.
 pub(super) fn clusters_of_routes(routes: &RouteConfiguration) -> impl Iterator<Item = &str> {
-    let all = routes.virtual_hosts.iter().flat_map(|host| &host.routes);
-    all.filter_map(|route| match &route.action {
+    routes.virtual_hosts.iter().flat_map(clusters_of_host)
+}
+
+/// Clusters that a virtual host sends to.
+pub(super) fn clusters_of_host(host: &VirtualHost) -> impl Iterator<Item = &str> {
+    let clusters = host.routes.iter().filter_map(|route| match &route.action {
         Action::Forward(forward) => Some(forward.target.clusters()),
         Action::Redirect(_) | Action::Respond(_) => None,
+    });
+    clusters.flatten()
+}
+
+/// Whether clusters that requests of this table need are asked for when they do.
+pub(super) fn asks_for_clusters(listener: &Listener, table: &str) -> bool {
+    chains(listener).any(|chain| match &chain.network {
+        Network::Http(manager) => {
+            manager.filters.on_demand.is_some()
+                && matches!(&manager.routes, RouteSource::Rds(name) if name == table)
+        }
+        Network::Tcp(_) => false,
     })
-    .flatten()
 }
 
 /// Clusters that a listener sends to without asking for a table.
 pub(super) fn clusters_of_listener(listener: &Listener) -> BTreeSet<&str> {
-    let mut names: BTreeSet<&str> = inline_routes(listener).flat_map(clusters_of_routes).collect();
+    let mut names = BTreeSet::new();
     for chain in chains(listener) {
-        if let Network::Tcp(proxy) = &chain.network {
-            names.extend(proxy.clusters.iter().map(|target| target.cluster.as_str()));
+        match &chain.network {
+            Network::Tcp(proxy) => {
+                names.extend(proxy.clusters.iter().map(|target| target.cluster.as_str()));
+            }
+            // Where clusters are asked for on demand, nothing waits for them before.
+            Network::Http(manager) if manager.filters.on_demand.is_some() => {}
+            Network::Http(manager) => match &manager.routes {
+                RouteSource::Inline(routes) => names.extend(clusters_of_routes(routes)),
+                RouteSource::Rds(_) => {}
+            },
         }
     }
     names

@@ -217,7 +217,7 @@ pub(super) fn export(catalog: &Catalog, revision: &str) -> Vec<DeltaDiscoveryRes
             ..DeltaDiscoveryResponse::default()
         }
     };
-    let [cluster, assignment, listener, routes, secret] = ORDER;
+    let [cluster, assignment, listener, routes, virtual_host, secret] = ORDER;
     let mut all = Vec::new();
     // Only what was answered: an empty answer is not the same as none.
     if catalog.clusters.answered {
@@ -228,6 +228,7 @@ pub(super) fn export(catalog: &Catalog, revision: &str) -> Vec<DeltaDiscoveryRes
         all.push(response(listener, resources(&catalog.listeners)));
     }
     all.push(response(routes, resources(&catalog.routes)));
+    all.push(response(virtual_host, resources(&catalog.virtual_hosts)));
     all.push(response(secret, resources(&catalog.secrets)));
     all
 }

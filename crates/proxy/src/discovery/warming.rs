@@ -6,12 +6,15 @@
 
 use super::catalog::{Catalog, Version, Wanted};
 use super::references::{
-    clusters_of_listener, clusters_of_routes, eds_name, is_dns, secrets_of_cluster, secrets_of_listener,
-    tables,
+    asks_for_clusters, clusters_of_host, clusters_of_listener, clusters_of_routes, eds_name, is_dns,
+    secrets_of_cluster, secrets_of_listener, tables,
 };
 use crate::snapshot::Config;
 use model::cluster::Cluster;
 use model::listener::Listener;
+use model::on_demand::{host_name, split_host_name};
+use model::route::VirtualHost;
+use model::routing::RouteTable;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,10 +55,12 @@ pub(super) fn settle(
     expected: Expected,
     now: Instant,
 ) -> Settled {
-    let mut turn = Turn { catalog, config, expected, now, settled: Settled::default() };
+    let mut turn =
+        Turn { catalog, config, expected, now, settled: Settled::default(), stale: BTreeSet::new() };
     turn.secrets();
     turn.assignments();
     turn.clusters();
+    turn.virtual_hosts();
     turn.routes();
     turn.listeners();
     turn.drop_listeners();
@@ -79,12 +84,38 @@ pub(super) fn wanted(catalog: &Catalog) -> Wanted {
     wanted
 }
 
+/// The table of this name that is in force, with the virtual hosts that came by themselves. A domain that it has itself
+/// stays its own.
+fn compose(catalog: &Catalog, name: &str) -> Option<Arc<RouteTable>> {
+    let table = &catalog.routes.active(name)?.value;
+    if !table.config().asks_for_hosts {
+        return Some(table.clone());
+    }
+    let mut config = table.config().clone();
+    let mut taken: BTreeSet<String> =
+        config.virtual_hosts.iter().flat_map(|host| &host.domains).cloned().collect();
+    let hosts = catalog.virtual_hosts.entries.range(host_name(name, "")..);
+    let hosts = hosts.take_while(|(host, _)| host.starts_with(&host_name(name, "")));
+    for (host, entry) in hosts {
+        let is_its_own = split_host_name(host).is_some_and(|(table, _)| table == name);
+        if let Some(version) = entry.active.as_ref().filter(|_| is_its_own) {
+            let mut host = VirtualHost::clone(&version.value);
+            host.domains.retain(|domain| taken.insert(domain.clone()));
+            config.virtual_hosts.push(host);
+        }
+    }
+    // Each was compiled by itself before, and no domain is there twice.
+    Some(RouteTable::compile(config).map_or_else(|_| table.clone(), Arc::new))
+}
+
 struct Turn<'a> {
     catalog: &'a mut Catalog,
     config: &'a mut Config,
     expected: Expected,
     now: Instant,
     settled: Settled,
+    /// Tables whose hosts changed.
+    stale: BTreeSet<String>,
 }
 
 impl Turn<'_> {
@@ -203,16 +234,49 @@ impl Turn<'_> {
             };
             let named: BTreeSet<&str> = clusters_of_routes(latest.value.config()).collect();
             // What the table in force sends to in vain is not worth waiting for.
-            let new = named.into_iter().filter(|cluster| !old.contains(*cluster)).collect();
-            if !self.has_clusters(&new, latest.since) {
+            let new = named.into_iter().filter(|cluster| !old.contains(*cluster));
+            let new = self.without_later_ones(&name, new);
+            if !self.has_clusters(&new.iter().map(String::as_str).collect(), latest.since) {
                 continue;
             }
-            self.config.routes.insert(name.clone(), latest.value.clone());
-            self.settled.changed = true;
             if let Some(entry) = self.catalog.routes.entries.get_mut(&name) {
                 entry.active = Some(latest);
             }
+            self.stale.insert(name);
         }
+        for name in std::mem::take(&mut self.stale) {
+            if let Some(table) = compose(self.catalog, &name) {
+                self.config.routes.insert(name, table);
+                self.settled.changed = true;
+            }
+        }
+    }
+
+    /// Brings virtual hosts into force that came by themselves, and takes out those that are gone.
+    fn virtual_hosts(&mut self) {
+        for name in self.catalog.virtual_hosts.unsettled() {
+            let table = split_host_name(&name).map_or("", |(table, _)| table).to_owned();
+            let latest = self.catalog.virtual_hosts.latest(&name).cloned();
+            if let Some(latest) = &latest {
+                let named = self.without_later_ones(&table, clusters_of_host(&latest.value));
+                if !self.has_clusters(&named.iter().map(String::as_str).collect(), latest.since) {
+                    continue;
+                }
+            }
+            if let Some(entry) = self.catalog.virtual_hosts.entries.get_mut(&name) {
+                entry.active = latest;
+            }
+            self.stale.insert(table);
+        }
+        let hosts = &mut self.catalog.virtual_hosts.entries;
+        hosts.retain(|_, e| e.latest.is_some() || e.active.is_some() || e.refusal.is_some());
+    }
+
+    /// Of clusters that a table sends to, those that do not wait for a request to be asked for.
+    fn without_later_ones<'n>(&self, table: &str, names: impl Iterator<Item = &'n str>) -> BTreeSet<String> {
+        let is_lazy = self.catalog.listeners.values().any(|listener| asks_for_clusters(listener, table));
+        let is_due = |name: &&str| !is_lazy || self.catalog.clusters.latest(name).is_some();
+        names.filter(is_due).map(str::to_owned).collect()
     }
 
     fn has_clusters(&mut self, names: &BTreeSet<&str>, since: Instant) -> bool {
@@ -281,6 +345,8 @@ impl Turn<'_> {
         }
         let wanted = wanted(self.catalog);
         self.catalog.assignments.entries.retain(|name, _| wanted.assignments.contains(name));
+        let table = |name: &str| split_host_name(name).is_some_and(|(t, _)| wanted.routes.contains(t));
+        self.catalog.virtual_hosts.entries.retain(|name, _| table(name));
         let (config, changed) = (&mut *self.config, &mut self.settled.changed);
         self.catalog.routes.entries.retain(|name, _| {
             let keep = wanted.routes.contains(name);

@@ -23,6 +23,7 @@ use model::rewrite::rewritten_path;
 use model::route::{Forward, HostRewrite, RouteMatch, Target, Upgrade, WeightedCluster};
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
@@ -76,9 +77,22 @@ impl Stage<'_> {
     ) -> Response<AnswerBody> {
         let weighted = forward.target.pick_weighted(self.split(forward, &parts));
         let name = cluster_name(&forward.target, weighted, &parts.headers);
-        let Some(cluster) = self.snapshot.cluster(&name, self.context.local.random()) else {
-            let edits = Edits { taken, weighted, parts: &parts };
-            return self.cluster_missing(exchange, forward, &name, edits);
+        let mut begun = exchange.start;
+        let fetched;
+        let cluster = match self.snapshot.cluster(&name, self.context.local.random()) {
+            Some(cluster) => cluster,
+            None => match Box::pin(self.fetch_cluster(taken, &name)).await {
+                Some(cluster) => {
+                    // Limits are on what comes now.
+                    begun = Instant::now();
+                    fetched = cluster;
+                    &fetched
+                }
+                None => {
+                    let edits = Edits { taken, weighted, parts: &parts };
+                    return self.cluster_missing(exchange, forward, &name, edits);
+                }
+            },
         };
         exchange.cluster = Some(cluster.config.clone());
         // Whether the peer is told who we are depends on the cluster.
@@ -118,9 +132,9 @@ impl Stage<'_> {
         }
         let silence = forward.idle_timeout.or(self.http.manager.stream_idle_timeout);
         if let Some(limit) = silence.filter(|limit| !limit.is_zero()) {
-            self.context.local.watch().add(&tally, limit, exchange.start);
+            self.context.local.watch().add(&tally, limit, begun);
         }
-        let deadline = deadline(&self.http.manager, forward, &parts.headers, exchange.start, &tally);
+        let deadline = deadline(&self.http.manager, forward, &parts.headers, begun, &tally);
         if let Some(timeout) = forward.grpc_timeout {
             shorten(timeout, &mut parts.headers);
         }

@@ -2,7 +2,7 @@
 
 use super::place::{Decoded, Place, fields};
 use super::value::{self, decode_duration, encode_duration, encode_flag, flag, flag_or, type_name, unpack};
-use super::{condition, headers, mutation, small_filter, text};
+use super::{condition, headers, mutation, on_demand, small_filter, text};
 use envoy_types::pb::envoy::config::route::v3 as route_proto;
 use envoy_types::pb::envoy::extensions::filters::common::fault::v3::{FaultDelay, fault_delay};
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors_proto;
@@ -55,6 +55,7 @@ fn decode_setting(place: &Place<'_>, name: &str, any: &Any, settings: &mut Filte
         (small_filter::BUFFER, _) if is_disabled => settings.buffer = Some(Setting::Disabled),
         (small_filter::SESSION, _) if is_disabled => settings.session = Some(Setting::Disabled),
         (mutation::NAME, _) if is_disabled => settings.mutations = Some(Setting::Disabled),
+        (on_demand::NAME, _) if is_disabled => settings.on_demand = Some(Setting::Disabled),
         (CORS, CORS_POLICY_TYPE) => {
             settings.cors = Some(Setting::Use(decode_cors(place, &unpack(place, &any)?)?));
         }
@@ -73,6 +74,9 @@ fn decode_setting(place: &Place<'_>, name: &str, any: &Any, settings: &mut Filte
         (mutation::NAME, mutation::ROUTE_TYPE) => {
             let route: HeaderMutationPerRoute = unpack(place, &any)?;
             settings.mutations = Some(Setting::Use(mutation::decode_mutations(place, &route.mutations)?));
+        }
+        (on_demand::NAME, on_demand::ROUTE_TYPE) => {
+            settings.on_demand = Some(on_demand::decode_setting(place, &unpack(place, &any)?)?);
         }
         _ if is_optional || is_disabled => {}
         _ => {
@@ -106,6 +110,7 @@ pub(crate) fn encode_settings(settings: Option<&FilterSettings>) -> HashMap<Stri
     let session =
         any(&settings.session, off, |session| value::pack(&small_filter::encode_session_setting(session)));
     let mutations = any(&settings.mutations, off, |m| value::pack(&mutation::encode_per_route(m)));
+    let on_demand = any(&settings.on_demand, off, |o| value::pack(&on_demand::encode_setting(o)));
     [
         (CORS, cors),
         (FAULT, fault),
@@ -113,6 +118,7 @@ pub(crate) fn encode_settings(settings: Option<&FilterSettings>) -> HashMap<Stri
         (small_filter::BUFFER, buffer),
         (small_filter::SESSION, session),
         (mutation::NAME, mutations),
+        (on_demand::NAME, on_demand),
     ]
     .into_iter()
     .filter_map(|(name, config)| Some((name.to_owned(), config?)))

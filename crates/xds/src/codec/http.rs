@@ -174,7 +174,11 @@ fn decode_server(place: &Place<'_>, transformation: i32, name: &str) -> Decoded<
 fn decode_routes(place: &Place<'_>, routes: &Option<RouteSpecifier>) -> Decoded<RouteSource> {
     match routes {
         Some(RouteSpecifier::RouteConfig(table)) => {
-            route::decode(&place.field("route_config"), table, true).map(RouteSource::Inline)
+            let place = place.field("route_config");
+            let table = route::decode(&place, table, true)?;
+            // Hosts are asked for by the name of a table that came over RDS.
+            place.refuse("vhds", &table.asks_for_hosts)?;
+            Ok(RouteSource::Inline(table))
         }
         Some(RouteSpecifier::Rds(rds)) => {
             let place = place.field("rds");

@@ -2,7 +2,7 @@
 
 use super::place::{Decoded, Place, fields};
 use super::value::{self, type_name, unpack};
-use super::{authorization, filter, mutation, small_filter, wire_order};
+use super::{authorization, filter, mutation, on_demand, small_filter, wire_order};
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
@@ -124,6 +124,11 @@ fn decode_placed(
             let config = mutation::decode_filter(&config, &unpack(&config, any)?)?;
             filters.mutations = Some(Box::new(Placed { config, disabled }));
         }
+        on_demand::TYPE => {
+            check_placed(place, name, on_demand::NAME, filters.on_demand.is_some())?;
+            let config = on_demand::decode(&config, &unpack(&config, any)?)?;
+            filters.on_demand = Some(Placed { config, disabled });
+        }
         _ => return Ok(false),
     }
     Ok(true)
@@ -186,11 +191,14 @@ pub(crate) fn encode(filters: &HttpFilters) -> Vec<proto::HttpFilter> {
         let config = value::pack(&mutation::encode_filter(&placed.config));
         filter(mutation::NAME, config, placed.disabled)
     });
+    let on_demand = filters.on_demand.iter().map(|placed| {
+        filter(on_demand::NAME, value::pack(&on_demand::encode(&placed.config)), placed.disabled)
+    });
     let shadows = filters.shadows.iter();
     let shadows =
         shadows.map(|rules| filter(authorization::RBAC, authorization::encode_shadow(rules), false));
     let notes = small_filter::encode_notes(&filters.notes);
     let notes = notes.into_iter().map(|notes| filter(small_filter::NOTES, notes, false));
     let first = health.chain(cors).chain(notes).chain(shadows).chain(rules).chain(fault).chain(csrf);
-    first.chain(buffer).chain(session).chain(mutations).collect()
+    first.chain(buffer).chain(session).chain(mutations).chain(on_demand).collect()
 }

@@ -12,7 +12,7 @@ use model::local_reply::LocalReplies;
 use model::mutation::Mutation;
 use model::path::{EscapedSlashes, PathNormalization};
 use model::rewrite::{HostStripping, PortStripping};
-use model::route::{Upgrade, WeightedCluster};
+use model::route::{RouteConfiguration, Upgrade, WeightedCluster};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -91,7 +91,10 @@ fn tcp() -> Of<Network> {
 }
 
 fn http() -> Of<HttpConnectionManager> {
-    let source = prop_oneof![routes().prop_map(RouteSource::Inline), name().prop_map(RouteSource::Rds)];
+    let source = prop_oneof![
+        routes().prop_map(|table| RouteSource::Inline(RouteConfiguration { asks_for_hosts: false, ..table })),
+        name().prop_map(RouteSource::Rds)
+    ];
     let slashes = select(vec![
         EscapedSlashes::Keep,
         EscapedSlashes::Reject,
@@ -196,9 +199,10 @@ fn filters() -> Of<HttpFilters> {
             option::of(shaping::placed((1u32..9).boxed())),
             option::of(shaping::placed(option::of(shaping::session()).boxed()).prop_map(Box::new)),
             option::of(shaping::placed(shaping::header_mutations()).prop_map(Box::new)),
+            option::of(shaping::placed(shaping::on_demand())),
         ),
     )
-        .prop_map(|(cors, rules, fault, (health, csrf, buffer, session, mutations))| HttpFilters {
+        .prop_map(|(cors, rules, fault, (health, csrf, buffer, session, mutations, on_demand))| HttpFilters {
             health,
             cors,
             authorization: rules.0,
@@ -209,6 +213,7 @@ fn filters() -> Of<HttpFilters> {
             buffer,
             session,
             mutations,
+            on_demand,
         })
         .boxed()
 }

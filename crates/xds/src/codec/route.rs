@@ -3,7 +3,7 @@
 
 use super::place::{Decoded, Place, fields};
 use super::value::{self, encode_flag, encode_number, flag_or};
-use super::{answer, condition, filter, forward, headers, retry};
+use super::{answer, condition, filter, forward, headers, on_demand, retry};
 use envoy_types::pb::envoy::config::route::v3 as proto;
 
 use model::route::{
@@ -21,10 +21,10 @@ pub(crate) fn decode(
     fields!(place, table => proto::RouteConfiguration {
         honoured: name, virtual_hosts, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
             response_headers_to_remove, most_specific_header_mutations_wins, validate_clusters,
-            ignore_port_in_host_matching, typed_per_filter_config, request_mirror_policies;
+            ignore_port_in_host_matching, typed_per_filter_config, request_mirror_policies, vhds;
         // No limit is put on bodies that the configuration itself brings along.
         ignored: max_direct_response_body_size_bytes, metadata;
-        refused: vhds, internal_only_headers, cluster_specifier_plugins, vhost_header,
+        refused: internal_only_headers, cluster_specifier_plugins, vhost_header,
             ignore_path_parameters_in_path_matching, route_specifiers;
     });
     let mirrors = forward::decode_mirrors(place, request_mirror_policies)?;
@@ -49,6 +49,7 @@ pub(crate) fn decode(
         ignore_port: *ignore_port_in_host_matching,
         most_specific_first: *most_specific_header_mutations_wins,
         validate_clusters: flag_or(validate_clusters, validate),
+        asks_for_hosts: on_demand::decode_vhds(&place.field("vhds"), vhds)?,
     })
 }
 
@@ -81,6 +82,7 @@ pub(super) fn encode_frame(table: &RouteConfiguration) -> proto::RouteConfigurat
         validate_clusters: encode_flag(table.validate_clusters),
         ignore_port_in_host_matching: table.ignore_port,
         typed_per_filter_config: filter::encode_settings(table.filters.as_deref()),
+        vhds: on_demand::encode_vhds(table.asks_for_hosts),
         max_direct_response_body_size_bytes: largest
             .and_then(|size| encode_number(u32::try_from(size).unwrap_or(u32::MAX))),
         ..Default::default()
@@ -88,7 +90,11 @@ pub(super) fn encode_frame(table: &RouteConfiguration) -> proto::RouteConfigurat
 }
 
 /// Mirrors of the table are those of each route that has none of its own, nor its host.
-fn decode_host(place: &Place<'_>, host: &proto::VirtualHost, mirrors: &[Mirror]) -> Decoded<VirtualHost> {
+pub(crate) fn decode_host(
+    place: &Place<'_>,
+    host: &proto::VirtualHost,
+    mirrors: &[Mirror],
+) -> Decoded<VirtualHost> {
     use proto::virtual_host::TlsRequirementType as Tls;
     fields!(place, host => proto::VirtualHost {
         honoured: name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove,
@@ -164,7 +170,7 @@ fn share(routes: &mut [Route]) {
     }
 }
 
-fn encode_host(host: &VirtualHost) -> proto::VirtualHost {
+pub(crate) fn encode_host(host: &VirtualHost) -> proto::VirtualHost {
     proto::VirtualHost { routes: host.routes.iter().map(encode_route).collect(), ..encode_host_frame(host) }
 }
 

@@ -96,9 +96,10 @@ fn filters() -> Of<Option<Box<FilterSettings>>> {
         option::of(shaping::buffer_setting()),
         option::of(setting(shaping::session())),
         option::of(setting(shaping::mutations())),
+        option::of(setting(shaping::on_demand())),
     )
-        .prop_map(|(cors, fault, csrf, buffer, session, mutations)| {
-            FilterSettings { cors, fault, csrf, buffer, session, mutations }.boxed()
+        .prop_map(|(cors, fault, csrf, buffer, session, mutations, on_demand)| {
+            FilterSettings { cors, fault, csrf, buffer, session, mutations, on_demand }.boxed()
         })
         .boxed()
 }
@@ -228,7 +229,7 @@ pub(super) fn routes() -> Of<RouteConfiguration> {
                 attempt_count_in_response: told,
             }
         });
-    (name(), vec(host, 0..3), edits(), edits(), any::<(bool, bool, bool)>(), filters())
+    (name(), vec(host, 0..3), edits(), edits(), any::<[bool; 4]>(), filters())
         .prop_map(|(name, virtual_hosts, request_headers, response_headers, flags, filters)| {
             RouteConfiguration {
                 filters,
@@ -236,9 +237,10 @@ pub(super) fn routes() -> Of<RouteConfiguration> {
                 virtual_hosts,
                 request_headers,
                 response_headers,
-                ignore_port: flags.0,
-                most_specific_first: flags.1,
-                validate_clusters: flags.2,
+                ignore_port: flags[0],
+                most_specific_first: flags[1],
+                validate_clusters: flags[2],
+                asks_for_hosts: flags[3],
             }
         })
         .boxed()

@@ -12,6 +12,7 @@ use model::listener::LogFormat;
 use model::local_reply::{BodyFormat, LocalReplies, ReplyMapper};
 use model::log_filter::{Comparison, LogFilter, Relation};
 use model::mutation::{HeaderMutations, Mutation, Mutations, QueryMutation};
+use model::on_demand::OnDemand;
 use model::session::{Session, SessionCarrier};
 use proptest::collection::vec;
 use proptest::option;
@@ -53,6 +54,10 @@ pub(super) fn header_mutations() -> Of<HeaderMutations> {
     (mutations(), any::<bool>())
         .prop_map(|(own, most_specific_wins)| HeaderMutations { own, most_specific_wins })
         .boxed()
+}
+
+pub(super) fn on_demand() -> Of<OnDemand> {
+    option::of(duration()).prop_map(|clusters| OnDemand { clusters }).boxed()
 }
 
 pub(super) fn csrf() -> Of<Csrf> {

@@ -69,7 +69,7 @@ pub(crate) fn encode(table: &RouteConfiguration, before: Option<(&RouteConfigura
     out
 }
 
-fn encode_host(host: &VirtualHost, before: Option<(&VirtualHost, &[u8])>) -> Vec<u8> {
+pub(crate) fn encode_host(host: &VirtualHost, before: Option<(&VirtualHost, &[u8])>) -> Vec<u8> {
     let parts = before.and_then(|(old, bytes)| Some((&old.routes[..], Parts::of(bytes, HOST_ROUTES)?)));
     let (old, known) = match &parts {
         Some((old, parts)) if old.len() == parts.items.len() => (*old, &parts.items[..]),

@@ -1,0 +1,97 @@
+//! Sidecars that are sent only what they ask for: their listeners ask for clusters when a request needs one, their tables
+//! come without virtual hosts, and each authority that is asked for gets one of its own.
+
+use super::Tables;
+use model::filter::Placed;
+use model::host_index::HostIndex;
+use model::listener::{Direction, FilterChain, Listener, Network, RouteSource};
+use model::on_demand::{DEFAULT_TIMEOUT, OnDemand, host_name, split_host_name};
+use model::route::{Action, MirrorTarget, RouteConfiguration, VirtualHost};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Makes an outbound listener ask for clusters that are not there.
+pub(super) fn ask(listener: &mut Listener) {
+    if listener.direction != Direction::Outbound {
+        return;
+    }
+    for chain in listener.chains.iter_mut().chain(&mut listener.default_chain) {
+        if let Network::Http(http) = &mut chain.network
+            && matches!(http.routes, RouteSource::Rds(_))
+        {
+            http.filters.on_demand = Some(Placed::new(OnDemand { clusters: Some(DEFAULT_TIMEOUT) }));
+        }
+    }
+}
+
+/// Tables whose virtual hosts are given out one by one.
+#[derive(Debug, Default)]
+pub(crate) struct LeanTables {
+    by_name: HashMap<String, (Arc<RouteConfiguration>, HostIndex)>,
+}
+
+impl LeanTables {
+    pub(crate) fn of(tables: &Tables) -> Self {
+        // What does not compile is refused by every proxy; here it has no hosts.
+        let index = |table: &Arc<RouteConfiguration>| HostIndex::of(table).unwrap_or_default();
+        let by_name = tables.iter().map(|table| (table.name.clone(), (table.clone(), index(table))));
+        Self { by_name: by_name.collect() }
+    }
+
+    /// The tables as they are sent: without their hosts.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = RouteConfiguration> {
+        self.by_name.values().map(|(table, _)| RouteConfiguration {
+            name: table.name.clone(),
+            virtual_hosts: Vec::new(),
+            request_headers: table.request_headers.clone(),
+            response_headers: table.response_headers.clone(),
+            ignore_port: table.ignore_port,
+            most_specific_first: table.most_specific_first,
+            validate_clusters: false,
+            filters: table.filters.clone(),
+            asks_for_hosts: true,
+        })
+    }
+
+    /// The virtual host that is asked for as `name`: it takes this authority and no other, so that hosts which come later
+    /// need not be known to tell whose a request is.
+    pub(crate) fn virtual_host(&self, name: &str) -> Option<VirtualHost> {
+        let (table, authority) = split_host_name(name)?;
+        let (table, index) = self.by_name.get(table)?;
+        let host = table.virtual_hosts.get(index.find(authority)?)?;
+        Some(VirtualHost {
+            name: host_name(&table.name, authority),
+            domains: vec![authority.to_owned()],
+            ..host.clone()
+        })
+    }
+
+    /// Clusters that get copies of requests: no request waits for those.
+    pub(crate) fn mirrors(&self) -> BTreeSet<String> {
+        let hosts = self.by_name.values().flat_map(|(table, _)| &table.virtual_hosts);
+        let actions = hosts.flat_map(|host| &host.routes).map(|route| &route.action);
+        let forwards = actions.filter_map(|action| match action {
+            Action::Forward(forward) => Some(forward),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        });
+        let targets = forwards.flat_map(|forward| &forward.mirrors).map(|mirror| &mirror.target);
+        let named = targets.filter_map(|target| match target {
+            MirrorTarget::Cluster(name) => Some(name.clone()),
+            MirrorTarget::Header(_) => None,
+        });
+        named.collect()
+    }
+}
+
+/// Clusters that no request can ask for: those of connections that are passed on as bytes.
+pub(crate) fn always_needed(listeners: &[Arc<Listener>]) -> BTreeSet<String> {
+    let chains = |listener: &Arc<Listener>| -> Vec<String> {
+        let chains = listener.chains.iter().chain(&listener.default_chain);
+        let tcp = chains.filter_map(|chain: &FilterChain| match &chain.network {
+            Network::Tcp(tcp) => Some(&tcp.clusters),
+            Network::Http(_) => None,
+        });
+        tcp.flatten().map(|target| target.cluster.clone()).collect()
+    };
+    listeners.iter().flat_map(chains).collect()
+}
