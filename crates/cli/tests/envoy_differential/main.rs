@@ -12,6 +12,7 @@ use testing::exchange::Connection;
 use testing::process::{Process, free_port, free_ports};
 use testing::upstream::Upstream;
 
+mod ads;
 mod answers;
 mod balancing;
 mod bench;
@@ -22,6 +23,7 @@ mod framing;
 mod headers;
 mod matching;
 mod network;
+mod on_demand;
 mod original;
 mod protocols;
 mod replies;

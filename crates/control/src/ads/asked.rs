@@ -3,6 +3,7 @@
 use super::MAX_NAMES;
 use super::dialect::Request;
 use crate::generation::Offer;
+use model::on_demand::host_name;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use xds::codec::type_url::{CLUSTER, VIRTUAL_HOST};
@@ -68,7 +69,8 @@ impl Asked {
         let mut layer = Layer::default();
         // Envoy begins by asking for all hosts there are, and does not start before it has heard of its table.
         for table in offer.tables() {
-            layer.insert(table.into(), VersionedResource::missing(table));
+            let nobody = host_name(table, "");
+            layer.insert(nobody.as_str().into(), VersionedResource::missing(&nobody));
         }
         for (name, told) in &mut self.hosts {
             let found = offer.virtual_host(name);
