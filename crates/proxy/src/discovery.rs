@@ -302,7 +302,10 @@ impl Discovery {
             self.output.requests.extend(requests);
         }
         self.wanted = wanted;
-        self.drop_hosts_without_table();
+        // What is restored comes one type after the other.
+        if !self.restoring {
+            self.drop_hosts_without_table();
+        }
     }
 }
 
