@@ -15,7 +15,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Delt
 use prost::Message;
 use serde_json::json;
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -94,7 +94,11 @@ struct Sidecar {
     counts: Rc<Counts>,
     requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
     /// Types answered once.
-    seen: Vec<String>,
+    seen: BTreeSet<String>,
+    /// Clusters whose endpoints were asked for and have not come.
+    open: BTreeSet<String>,
+    /// It has everything it asked for.
+    is_in_step: bool,
 }
 
 impl Sidecar {
@@ -103,7 +107,8 @@ impl Sidecar {
         let mut client =
             AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
         let (requests, outgoing) = mpsc::unbounded_channel();
-        let mut sidecar = Self { counts, requests, seen: Vec::new() };
+        let mut sidecar =
+            Self { counts, requests, seen: BTreeSet::new(), open: BTreeSet::new(), is_in_step: false };
         let first = DeltaDiscoveryRequest { node: Some(node), ..wildcard(CLUSTER) };
         sidecar.requests.send(first)?;
         sidecar.requests.send(wildcard(LISTENER))?;
@@ -129,18 +134,24 @@ impl Sidecar {
             counts.first_ack.set(counts.first_ack.get().or(Some(Instant::now())));
             counts.last_ack.set(Some(Instant::now()));
         }
-        if !self.seen.contains(&response.type_url) {
-            let of_clusters =
-                || response.resources.iter().map(|r| r.name.clone()).filter(|n| n.starts_with("outbound|"));
-            match response.type_url.as_str() {
-                CLUSTER => self.requests.send(named(ENDPOINT, of_clusters().collect()))?,
-                LISTENER => self.requests.send(named(ROUTE, vec!["http_proxy".to_owned()]))?,
-                _ => {}
+        let is_first = self.seen.insert(response.type_url.clone());
+        let names = response.resources.into_iter().map(|resource| resource.name);
+        match response.type_url.as_str() {
+            // Long answers come in pieces, those about clusters before those about listeners.
+            CLUSTER if !self.is_in_step => {
+                let names: Vec<String> = names.filter(|name| name.starts_with("outbound|")).collect();
+                self.open.extend(names.iter().cloned());
+                self.requests.send(named(ENDPOINT, names))?;
             }
-            self.seen.push(response.type_url);
-            if self.seen.len() == 4 {
-                counts.in_step.set(counts.in_step.get() + 1);
-            }
+            LISTENER if is_first => self.requests.send(named(ROUTE, vec!["http_proxy".to_owned()]))?,
+            ENDPOINT => names.for_each(|name| {
+                self.open.remove(&name);
+            }),
+            _ => {}
+        }
+        if !self.is_in_step && self.seen.len() == 4 && self.open.is_empty() {
+            self.is_in_step = true;
+            counts.in_step.set(counts.in_step.get() + 1);
         }
         counts.changed.notify_one();
         Ok(())

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
-/// Longest wire form of resources that are sent together, unless one alone is longer: receivers keep a buffer as large as
-/// the largest message, and what both sides make of one is freed before the next comes.
-pub(crate) const MAX_PIECE: usize = 256 << 10;
+/// Longest wire form of resources that are sent together, unless one alone is longer. gRPC clients refuse messages of more
+/// than 4 MB, and receivers keep a buffer as large as the largest.
+pub(crate) const MAX_PIECE: usize = 2 << 20;
 
 /// Earlier layers to which a layer remembers its differences.
 const MAX_DIFFERENCES: usize = 8;

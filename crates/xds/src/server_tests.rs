@@ -136,7 +136,7 @@ fn stock_envoy_is_sent_the_endpoints_of_a_changed_cluster_once_more() {
 fn a_long_answer_comes_in_pieces_that_are_acknowledged_one_by_one() {
     let mut now = ResourceSet::new("1");
     for n in 0..10 {
-        now.insert(CDS, &format!("c{n}"), "1", vec![b'x'; 100 << 10]);
+        now.insert(CDS, &format!("c{n}"), "1", vec![b'x'; 800 << 10]);
     }
     let mut stream = DeltaStream::new(100);
     let pieces = stream.request(ask(CDS, &[]), &now).unwrap();
@@ -153,7 +153,7 @@ fn a_long_answer_comes_in_pieces_that_are_acknowledged_one_by_one() {
     // Changes as well, and what is gone is told once.
     let mut later = ResourceSet::new("2");
     for n in 0..9 {
-        later.insert(CDS, &format!("c{n}"), "2", vec![b'y'; 100 << 10]);
+        later.insert(CDS, &format!("c{n}"), "2", vec![b'y'; 800 << 10]);
     }
     let told = stream.change(&later);
     assert_eq!(told.iter().map(DeltaResponse::size).collect::<Vec<_>>(), [2, 2, 2, 2, 1, 1]);
