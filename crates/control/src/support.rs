@@ -64,6 +64,8 @@ const ONE_NETWORK: &str =
 
 const NEAR_FIRST: &str = "endpoints near by are tried first, each once";
 const ALLOW_ANY: &str = "it holds where traffic is captured (`ieum up --capture netns`); elsewhere declare such hosts in a ServiceEntry";
+const VARIABLES: &str =
+    "all but `ISTIO_META_ON_DEMAND`: sidecars are sent only what they ask for (`docs/on-demand.md`)";
 const SPOKEN: &str = "what the port speaks decides";
 
 /// What is said, by kind.
@@ -140,12 +142,12 @@ pub(crate) static WORDS: &[Word] = &[
         not_yet(SIDECAR, "outboundTrafficPolicy.mode", "declare such hosts in a ServiceEntry"),
         "ALLOW_ANY_DYNAMIC_DNS",
     ),
-    not_here(PROXY, "environmentVariables", "the proxy has no settings there"),
+    not_here(PROXY, "environmentVariables", VARIABLES),
     not_here(PROXY, "image", "there are no container images"),
     not_here(MESH, "defaultConfig.holdApplicationUntilProxyStarts", "it is always so"),
     not_here(MESH, "defaultConfig.drainDuration", "connections outlive every change of listeners"),
     not_here(MESH, "defaultConfig.parentShutdownDuration", "no proxy takes over from another"),
-    not_here(MESH, "defaultConfig.proxyMetadata", "the proxy has no settings there"),
+    not_here(MESH, "defaultConfig.proxyMetadata", VARIABLES),
     not_here(MESH, "defaultConfig.image", "there are no container images"),
     not_here(
         MESH,

@@ -16,7 +16,6 @@ mod captured_routes;
 mod edge;
 mod grpc;
 mod inbound;
-mod on_demand;
 mod outbound;
 
 mod auto_passthrough;
@@ -59,6 +58,7 @@ mod registry;
 mod authentication;
 mod credentials;
 mod deployments;
+mod on_demand;
 mod protocol;
 mod template;
 mod unsupported;
@@ -73,6 +73,7 @@ use self::connection::ConnectionSettings;
 use self::credentials::Credentials;
 use self::deployments::Deployments;
 use self::gateways::Gateways;
+use self::on_demand::OnDemandSettings;
 pub(crate) use self::on_demand::{LeanTables, always_needed};
 use self::policy::Policies;
 use self::portions::Made;
@@ -124,8 +125,8 @@ pub struct Frame {
     unknown_hosts: OutboundTrafficMode,
     /// Gateway proxies by name, for what they do not say themselves.
     gateway_proxies: HashMap<String, GatewayProxy>,
-    /// Sidecars are sent only what they ask for, unless they or their pods say otherwise.
-    on_demand: bool,
+    /// Which sidecars are sent only what they ask for.
+    on_demand: OnDemandSettings,
     /// Ranges of addresses by which rules tell clients apart.
     client_subnets: Vec<AddressRange>,
     /// Sets of labels by which rules for routes tell clients apart.
@@ -223,7 +224,7 @@ impl Frame {
                 .map(|policy| policy.mode)
                 .unwrap_or_default(),
             gateway_proxies: proxies.iter().map(|proxy| (proxy.name.clone(), proxy.clone())).collect(),
-            on_demand: settings.default_config.as_ref().and_then(deployments::on_demand).unwrap_or(false),
+            on_demand: OnDemandSettings::of(world),
             distinctions,
         }
     }

@@ -4,6 +4,7 @@ use super::ads::Plane;
 use super::bench::{Bench, Server, both, get_on, shown};
 use std::time::{Duration, Instant};
 use testing::exchange::Connection;
+use testing::upstream::Upstream;
 use xds::codec;
 use xds::codec::type_url::{CLUSTER, ROUTE, VIRTUAL_HOST};
 
@@ -184,4 +185,22 @@ fn a_virtual_host_is_fetched_when_a_request_needs_it() {
     };
     let expected = ["one", "one", "one", "two", "asked 1", "404", "404", "one", "two", "404"];
     both(HOSTS, &[("PLANE", plane.port)], play, &expected);
+}
+
+/// A POST with a body, the first request that needs its virtual host and its cluster.
+#[test]
+fn a_request_that_waits_keeps_its_body() {
+    let one = Upstream::start("one");
+    let plane = Plane::start();
+    plane.serve(ROUTE, "table", &[], table());
+    plane.serve(CLUSTER, "one", &[], cluster("one", one.address.port()));
+    plane.serve(VIRTUAL_HOST, "table/a.test", &[], host("table/a.test", &["a.test"], "one"));
+    let play = |bench: &Bench| {
+        let mut connection = Connection::open(bench.at("IN_HOSTS"));
+        connection.send(
+            b"POST / HTTP/1.1\r\nHost: a.test\r\nx-case: post\r\nx-answer: echo\r\nContent-Length: 5\r\n\r\nhello",
+        );
+        vec![shown(&connection.read_answer(false))]
+    };
+    both(HOSTS, &[("PLANE", plane.port)], play, &["hello"]);
 }

@@ -90,3 +90,129 @@ impl Asked {
         layer
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::generation::Generation;
+    use crate::node::ProxyNode;
+    use crate::source::SourceFile;
+    use crate::store::Store;
+    use crate::translate::translate;
+    use crate::world::World;
+    use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+    use model::metadata::Fields;
+    use xds::server::DeltaStream;
+
+    const SERVICE: &str =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{name: http, port: 80}]}\n";
+    const A: &str = "http_proxy/a.default.svc.cluster.local";
+
+    fn offer(text: &str) -> Arc<Offer> {
+        let mut store = Store::default();
+        store.update(&[SourceFile { name: "a.yaml".into(), text: text.into() }]);
+        let (mesh, _) = translate(&World::of(store.objects()));
+        let bundle = VersionedResource::new("t", "b", "1", b"x");
+        let metadata = Fields::from_iter([("ON_DEMAND".to_owned(), "true".into())]);
+        let id = "sidecar~127.0.0.1~c.default~default.svc.cluster.local";
+        let node = ProxyNode::from_node(id, "", &metadata, "").unwrap();
+        Generation::new(1, Arc::new(mesh), bundle, None).view(&node, None).offer.clone().unwrap()
+    }
+
+    /// A client, and what was said to it.
+    struct Client {
+        asked: Asked,
+        stream: DeltaStream,
+    }
+
+    impl Client {
+        fn new() -> Self {
+            Self { asked: Asked::default(), stream: DeltaStream::new(100) }
+        }
+
+        fn set(&mut self, offer: &Arc<Offer>) -> ResourceSet {
+            let mut set = ResourceSet::new("1");
+            self.asked.add_to(&mut set, offer);
+            set
+        }
+
+        fn ask(&mut self, offer: &Arc<Offer>, type_url: &str, more: &[&str], less: &[&str]) -> String {
+            let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            let request = DeltaDiscoveryRequest {
+                type_url: type_url.to_owned(),
+                resource_names_subscribe: owned(more),
+                resource_names_unsubscribe: owned(less),
+                ..Default::default()
+            };
+            self.asked.note(&request);
+            let set = self.set(offer);
+            let responses = self.stream.request(request, &set).unwrap();
+            said(responses.iter().map(|response| response.message()))
+        }
+
+        fn follow(&mut self, offer: &Arc<Offer>) -> String {
+            let set = self.set(offer);
+            let responses = self.stream.change(&set);
+            said(responses.iter().map(|response| response.message()))
+        }
+    }
+
+    fn said(
+        responses: impl Iterator<Item = envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse>,
+    ) -> String {
+        let mut said = Vec::new();
+        for response in responses {
+            said.extend(response.resources.iter().map(|resource| match resource.resource {
+                Some(_) => format!("{} is there", resource.name),
+                None => format!("{} is missing", resource.aliases.join(" ")),
+            }));
+            said.extend(response.removed_resources.iter().map(|name| format!("{name} is gone")));
+        }
+        said.join(", ")
+    }
+
+    #[test]
+    fn a_virtual_host_is_missing_comes_and_goes() {
+        let (none, one) = (offer(""), offer(SERVICE));
+        let mut client = Client::new();
+        assert_eq!(client.ask(&none, VIRTUAL_HOST, &[], &[]), "http_proxy/ is missing");
+        assert_eq!(client.ask(&none, VIRTUAL_HOST, &[A], &[]), format!("{A} is missing"));
+        assert_eq!(client.follow(&one), format!("{A} is there"));
+        assert_eq!(client.follow(&one), "");
+        assert_eq!(client.follow(&none), format!("{A} is gone"));
+        assert_eq!(client.ask(&none, VIRTUAL_HOST, &[A], &[]), format!("{A} is missing"));
+        client.ask(&none, VIRTUAL_HOST, &[], &[A]);
+        assert_eq!(client.follow(&one), "");
+    }
+
+    #[test]
+    fn only_clusters_that_are_asked_for_are_sent_though_all_are_asked_for_as_well() {
+        let (none, one) = (offer(""), offer(SERVICE));
+        let cluster = "outbound|80||a.default.svc.cluster.local";
+        let mut client = Client::new();
+        assert_eq!(client.ask(&one, CLUSTER, &["*"], &[]), "");
+        assert_eq!(client.ask(&one, CLUSTER, &[cluster], &[]), format!("{cluster} is there"));
+        assert_eq!(client.ask(&one, CLUSTER, &["nobody"], &[]), "nobody is gone");
+        assert_eq!(client.follow(&none), format!("{cluster} is gone"));
+        assert_eq!(client.follow(&one), format!("{cluster} is there"));
+        assert_eq!(client.ask(&one, CLUSTER, &[], &[cluster]), format!("{cluster} is gone"));
+        assert_eq!(client.follow(&none), "");
+    }
+
+    #[test]
+    fn what_was_held_before_a_reconnection_and_is_there_no_more_is_gone() {
+        let none = offer("");
+        let mut client = Client::new();
+        let request = DeltaDiscoveryRequest {
+            type_url: VIRTUAL_HOST.to_owned(),
+            resource_names_subscribe: vec![A.to_owned()],
+            initial_resource_versions: [(A.to_owned(), "1".to_owned())].into(),
+            ..Default::default()
+        };
+        client.asked.note(&request);
+        let set = client.set(&none);
+        let responses = client.stream.request(request, &set).unwrap();
+        assert_eq!(said(responses.iter().map(|response| response.message())), format!("{A} is gone"));
+    }
+}

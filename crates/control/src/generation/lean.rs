@@ -43,6 +43,13 @@ impl Offer {
         Some(VersionedResource::new(type_url::VIRTUAL_HOST, name, &version_of(&body), &body))
     }
 
+    /// Every name there is, of clusters and of hosts without wildcards.
+    #[cfg(test)]
+    pub(super) fn names(&self) -> (BTreeSet<String>, Vec<String>) {
+        let clusters = self.clusters.iter().map(|(name, _)| name.to_string()).collect();
+        (clusters, self.routes.tables.host_names())
+    }
+
     /// Names of the tables.
     pub(crate) fn tables(&self) -> impl Iterator<Item = &str> {
         self.routes.layer.iter().map(|(name, _)| &**name)

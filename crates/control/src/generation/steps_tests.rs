@@ -31,10 +31,13 @@ fn node(id: &str, labels: &[(&str, &str)], user_agent: &str) -> ProxyNode {
     ProxyNode::from_node(id, "", &metadata.into_iter().collect(), user_agent).unwrap()
 }
 
-/// Sidecars, among them one of which only its address is known and one far from all services; gateways; and a gRPC
-/// library.
+/// Sidecars, among them one of which only its address is known, one far from all services, and one that is sent only what
+/// it asks for; gateways; and a gRPC library.
 fn nodes() -> Vec<ProxyNode> {
+    let mut lean = node("sidecar~127.1.0.4~s3-3.x~x.svc.cluster.local", &[("app", "s3")], "");
+    lean.on_demand = Some(true);
     vec![
+        lean,
         node("sidecar~127.1.0.1~s0-0.x~x.svc.cluster.local", &[("app", "s0")], ""),
         node("sidecar~127.1.0.2~s1-1.y~y.svc.cluster.local", &[], ""),
         node("sidecar~127.1.0.3~s2-2.z~z.svc.cluster.local", &[("app", "s2")], ""),
@@ -245,6 +248,19 @@ fn files(documents: &BTreeMap<String, String>) -> Vec<SourceFile> {
     documents.iter().map(file).collect()
 }
 
+/// What a proxy is given that asks for everything there is, where it has to ask.
+fn offered(view: &View) -> Vec<(String, String)> {
+    let Some(offer) = &view.offer else { return Vec::new() };
+    let (clusters, hosts) = offer.names();
+    let layer = offer.clusters(&clusters);
+    let clusters = layer.iter().map(|(name, resource)| (name.to_string(), resource.version().to_owned()));
+    let hosts = hosts.into_iter().map(|name| {
+        let host = offer.virtual_host(&name);
+        (name, host.unwrap().version().to_owned())
+    });
+    clusters.chain(hosts).collect()
+}
+
 fn run(seed: u64, steps: u64) {
     let mut dice = Dice(seed);
     let mut documents: BTreeMap<String, String> = BTreeMap::new();
@@ -277,7 +293,9 @@ fn run(seed: u64, steps: u64) {
             proxy.follow(&plane.generation);
             let meant = versions(&proxy.view.set);
             if let Some(fresh) = &fresh {
-                assert_eq!(meant, versions(&fresh.view(&proxy.node, None).set), "{at}, {}", proxy.node.id);
+                let fresh = fresh.view(&proxy.node, None);
+                assert_eq!(meant, versions(&fresh.set), "{at}, {}", proxy.node.id);
+                assert_eq!(offered(&proxy.view), offered(&fresh), "{at}, {}", proxy.node.id);
             }
             proxy.assert_has(&meant, &at);
         }

@@ -1,16 +1,13 @@
 //! What Deployments say of workloads that may not be running yet: who they will be, and what their ports are called.
 
 use super::authentication::is_subset;
-use crate::node::is_true;
+use super::on_demand;
 use crate::world::World;
 use api::mesh_config::ProxyConfig;
 use std::collections::{BTreeMap, HashMap};
 
 /// Annotation of pods with settings of their proxy.
 const PROXY_CONFIG: &str = "proxy.istio.io/config";
-
-/// What would make the node metadata `ON_DEMAND` in Istio: a proxy is sent only what it asks for.
-const ON_DEMAND: &str = "ISTIO_META_ON_DEMAND";
 
 /// The pods of Deployments, by namespace.
 #[derive(Debug, Default)]
@@ -34,11 +31,6 @@ fn settings(annotations: &BTreeMap<String, String>) -> Option<ProxyConfig> {
     ProxyConfig::read(annotations.get(PROXY_CONFIG)?).ok()
 }
 
-/// Whether settings of proxies say that they are sent only what they ask for.
-pub(super) fn on_demand(settings: &ProxyConfig) -> Option<bool> {
-    is_true(settings.proxy_metadata.get(ON_DEMAND).map(String::as_str))
-}
-
 impl Deployments {
     pub(super) fn of(world: &World) -> Self {
         let mut deployments = Self::default();
@@ -54,7 +46,9 @@ impl Deployments {
                     .map(|p| (p.name.clone(), p.container_port))
                     .collect(),
                 sampling: settings.as_ref().and_then(|settings| settings.tracing.as_ref()?.sampling),
-                on_demand: settings.as_ref().and_then(on_demand),
+                on_demand: settings
+                    .as_ref()
+                    .and_then(|settings| on_demand::setting(&settings.proxy_metadata)),
             };
             deployments.by_namespace.entry(object.namespace().to_owned()).or_default().push(pod);
         }

@@ -2,13 +2,61 @@
 //! come without virtual hosts, and each authority that is asked for gets one of its own.
 
 use super::Tables;
+use super::authentication::is_subset;
+use crate::node::is_true;
+use crate::world::World;
 use model::filter::Placed;
 use model::host_index::HostIndex;
 use model::listener::{Direction, FilterChain, Listener, Network, RouteSource};
 use model::on_demand::{DEFAULT_TIMEOUT, OnDemand, host_name, split_host_name};
 use model::route::{Action, MirrorTarget, RouteConfiguration, VirtualHost};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+
+/// What makes the node metadata `ON_DEMAND` in Istio.
+pub(super) const VARIABLE: &str = "ISTIO_META_ON_DEMAND";
+
+/// What variables of a proxy say of it.
+pub(super) fn setting(variables: &BTreeMap<String, String>) -> Option<bool> {
+    is_true(variables.get(VARIABLE).map(String::as_str))
+}
+
+/// Which sidecars are sent only what they ask for, as far as neither they nor their pods say so.
+#[derive(Debug)]
+pub(super) struct OnDemandSettings {
+    mesh: bool,
+    root_namespace: String,
+    /// Namespace, labels and what is said, of ProxyConfigs in their order.
+    configs: Vec<(String, BTreeMap<String, String>, bool)>,
+}
+
+impl OnDemandSettings {
+    pub(super) fn of(world: &World) -> Self {
+        let settings = world.settings().default_config.as_ref();
+        let configs = world.proxy_configs().filter_map(|(object, config)| {
+            let said = setting(&config.environment_variables)?;
+            let selector = config.selector.as_ref().map(|selector| selector.match_labels.clone());
+            Some((object.namespace().to_owned(), selector.unwrap_or_default(), said))
+        });
+        Self {
+            mesh: settings.and_then(|settings| setting(&settings.proxy_metadata)).unwrap_or(false),
+            root_namespace: world.root_namespace().to_owned(),
+            configs: configs.collect(),
+        }
+    }
+
+    /// What selects the workload is heard first, then what is about its namespace, then what is about all.
+    pub(super) fn holds(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        let of = |place: &str, whole: bool| {
+            let fits = |(ns, selector, _): &&(String, BTreeMap<String, String>, bool)| {
+                ns == place && selector.is_empty() == whole && is_subset(selector, labels)
+            };
+            self.configs.iter().find(fits).map(|(.., said)| *said)
+        };
+        let whole = || of(namespace, true).or_else(|| of(&self.root_namespace, true));
+        of(namespace, false).or_else(whole).unwrap_or(self.mesh)
+    }
+}
 
 /// Makes an outbound listener ask for clusters that are not there.
 pub(super) fn ask(listener: &mut Listener) {
@@ -64,6 +112,18 @@ impl LeanTables {
             domains: vec![authority.to_owned()],
             ..host.clone()
         })
+    }
+
+    /// The names of all hosts that are no wildcards.
+    #[cfg(test)]
+    pub(crate) fn host_names(&self) -> Vec<String> {
+        let domains = self.by_name.values().flat_map(|(table, _)| {
+            let domains = table.virtual_hosts.iter().flat_map(|host| &host.domains);
+            domains.filter(|domain| !domain.contains('*')).map(|domain| host_name(&table.name, domain))
+        });
+        let mut names: Vec<String> = domains.collect();
+        names.sort();
+        names
     }
 
     /// Clusters that get copies of requests: no request waits for those.

@@ -158,8 +158,12 @@ impl Mesh {
 
     /// Whether `node` is sent only what it asks for.
     pub(crate) fn is_on_demand(&self, node: &ProxyNode) -> bool {
-        let by_pod = || self.deployments.on_demand(&node.namespace, self.labels_of(node));
-        node.kind == ProxyKind::Sidecar && node.on_demand.or_else(by_pod).unwrap_or(self.on_demand)
+        if node.kind != ProxyKind::Sidecar {
+            return false;
+        }
+        let labels = self.labels_of(node);
+        let by_pod = || self.deployments.on_demand(&node.namespace, labels);
+        node.on_demand.or_else(by_pod).unwrap_or_else(|| self.on_demand.holds(&node.namespace, labels))
     }
 
     fn client<'c>(&'c self, node: &'c ProxyNode, locality: &'c str, scope: Option<&'c Scope>) -> Client<'c> {

@@ -1,6 +1,7 @@
 //! Fields that do nothing: each is told once, where it is written, and the rest of its resource works. The table here is
 //! the one place that says so; `docs/istio-api.md` is made of it.
 
+use super::on_demand::VARIABLE;
 use crate::support::{Standing, WORDS, Word, standing};
 use crate::world::World;
 use api::yaml::{Node, Value, push_index, push_key};
@@ -116,7 +117,8 @@ fn says_something(node: &Node) -> bool {
     match &node.value {
         Value::Scalar(scalar) => !node.is_null() && !matches!(scalar.text.as_str(), "" | "0" | "false"),
         Value::Sequence(items) => !items.is_empty(),
-        Value::Mapping(_) => true,
+        // Of what Istio hands to a proxy as variables, one means something here.
+        Value::Mapping(entries) => entries.is_empty() || entries.iter().any(|entry| entry.key != VARIABLE),
     }
 }
 
