@@ -259,6 +259,7 @@ impl Discovery {
     pub fn export(&self) -> Vec<DeltaDiscoveryResponse> {
         let mut all = self.export_demands();
         all.extend(session::export(&self.catalog, &self.config.revision));
+        self.add_aliases(&mut all);
         all
     }
 

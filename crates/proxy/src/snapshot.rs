@@ -34,6 +34,7 @@ use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::{Notify, watch};
 
 /// Clusters that stand for clusters that stand for others: so many.
@@ -205,6 +206,15 @@ impl Live {
     /// Takes what was noted, once there is any.
     pub async fn take_needs(&self) -> Vec<Need> {
         self.needs.take().await
+    }
+
+    /// Whether requests went to a cluster since this was asked last, or are still under way.
+    pub fn take_use(&self, cluster: &str) -> bool {
+        let current = self.current();
+        let Some(cluster) = current.clusters.get(cluster) else { return false };
+        let mut is_busy = cluster.usage.take_use();
+        cluster.each_endpoint(|endpoint| is_busy |= endpoint.active.load(Ordering::Relaxed) > 0);
+        is_busy
     }
 
     /// Wakes at each change.

@@ -2,6 +2,7 @@
 //! answered, and which are let go so that their number has a bound.
 
 use super::catalog::{CLUSTER, VIRTUAL_HOST};
+use super::references::clusters_of_host;
 use super::session::{Delivered, Response};
 use super::{Discovery, Scope};
 use crate::snapshot::Need;
@@ -9,10 +10,12 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Res
 use model::on_demand::split_host_name;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Names asked for at the same time, of both types together.
 const MOST: usize = 8192;
+/// What no request needed for so long is let go.
+pub(super) const IDLE: Duration = Duration::from_secs(10 * 60);
 /// How the names are kept on disk: as a response of a type that no control plane sends.
 const KEPT: &str = "ieum.dev/asked-for/";
 
@@ -27,6 +30,8 @@ pub(super) struct Demands {
 #[derive(Debug)]
 struct Demand {
     since: Instant,
+    /// When it was last known to be of use.
+    used: Instant,
     answer: Answer,
 }
 
@@ -113,7 +118,7 @@ impl Discovery {
             }
         };
         self.demands.stirred |= answer != Answer::Open;
-        self.demands.asked.insert(need, Demand { since: now, answer });
+        self.demands.asked.insert(need, Demand { since: now, used: now, answer });
     }
 
     /// Asks no longer for something, and forgets it.
@@ -130,6 +135,39 @@ impl Discovery {
         {
             self.remove(type_url, &other, now);
         }
+    }
+
+    /// Lets go what no request has needed for long. `is_used` says whether requests went to a cluster lately.
+    pub fn let_idle_go(&mut self, is_used: impl Fn(&str) -> bool, now: Instant) {
+        let config = &self.config;
+        let mut used: BTreeSet<String> = BTreeSet::new();
+        for (need, demand) in &mut self.demands.asked {
+            // Clusters come before hosts.
+            let is_used = match (need, &demand.answer) {
+                (Need::Cluster(name), _) => is_used(name),
+                (Need::Host(_), Answer::Came(name)) => {
+                    let active = self.catalog.virtual_hosts.active(name);
+                    active.is_some_and(|host| clusters_of_host(&host.value).any(|name| used.contains(name)))
+                }
+                (Need::Host(_), _) => false,
+            };
+            if is_used {
+                demand.used = now;
+            }
+            if let Need::Cluster(name) = need
+                && now < demand.used + IDLE
+                && config.clusters.contains_key(name)
+            {
+                used.insert(name.clone());
+            }
+        }
+        let idle = self.demands.asked.iter().filter(|(_, demand)| now >= demand.used + IDLE);
+        let idle: Vec<Need> = idle.map(|(need, _)| need.clone()).collect();
+        if idle.is_empty() {
+            return;
+        }
+        idle.iter().for_each(|need| self.let_go(need, now));
+        self.advance(now);
     }
 
     /// Notes what a response says of names that are asked for. `names` are those it calls resources by.
@@ -206,6 +244,20 @@ impl Discovery {
         };
         let all = [of_type(CLUSTER), of_type(VIRTUAL_HOST)];
         all.into_iter().filter(|kept| !kept.resources.is_empty()).collect()
+    }
+
+    /// Adds the names by which virtual hosts were asked for to those they give themselves.
+    pub(super) fn add_aliases(&self, all: &mut [DeltaDiscoveryResponse]) {
+        let hosts = all.iter_mut().filter(|response| response.type_url == VIRTUAL_HOST);
+        for resource in hosts.flat_map(|response| &mut response.resources) {
+            let came = Answer::Came(resource.name.clone());
+            let known = self.demands.asked.iter().filter(|(_, demand)| demand.answer == came);
+            let names = known.filter_map(|(need, _)| match need {
+                Need::Host(name) if *name != resource.name => Some(name.clone()),
+                _ => None,
+            });
+            resource.aliases = names.collect();
+        }
     }
 
     /// Asks again for names that were kept. Returns whether `saved` is such names.

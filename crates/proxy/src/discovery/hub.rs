@@ -14,6 +14,9 @@ use tokio::sync::{Notify, mpsc};
 /// Shortest time between two writes of the last good configuration.
 const SAVE_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often it is looked for what no request needs any more.
+const LOOK_FOR_IDLE: Duration = Duration::from_secs(30);
+
 /// Nothing for so long, and there is time for what nobody waits for.
 const QUIET: Duration = Duration::from_millis(250);
 
@@ -116,11 +119,19 @@ impl Hub {
         }
     }
 
-    /// Asks for what requests need. Never returns.
+    /// Asks for what requests need, and no longer for what none has needed for long. Never returns.
     pub async fn keep_asking(&self) {
+        let mut rounds = tokio::time::interval(LOOK_FOR_IDLE);
         loop {
-            let needs = self.0.live.take_needs().await;
-            self.feed(|discovery, now| discovery.need(needs, now));
+            tokio::select! {
+                needs = self.0.live.take_needs() => {
+                    self.feed(|discovery, now| discovery.need(needs, now));
+                }
+                _ = rounds.tick() => {
+                    let live = &self.0.live;
+                    self.feed(|discovery, now| discovery.let_idle_go(|cluster| live.take_use(cluster), now));
+                }
+            }
         }
     }
 

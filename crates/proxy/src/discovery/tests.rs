@@ -16,6 +16,8 @@ use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 use std::time::Duration;
 
+mod demands;
+
 fn any(type_url: &str, message: &impl Message) -> Any {
     Any { type_url: type_url.to_owned(), value: message.encode_to_vec() }
 }

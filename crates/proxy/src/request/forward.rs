@@ -80,7 +80,12 @@ impl Stage<'_> {
         let mut begun = exchange.start;
         let fetched;
         let cluster = match self.snapshot.cluster(&name, self.context.local.random()) {
-            Some(cluster) => cluster,
+            Some(cluster) => {
+                if self.http.manager.filters.on_demand.is_some() {
+                    cluster.usage.note_use();
+                }
+                cluster
+            }
             None => match Box::pin(self.fetch_cluster(taken, &name)).await {
                 Some(cluster) => {
                     // Limits are on what comes now.

@@ -10,6 +10,8 @@ pub struct Usage {
     counts: [[AtomicU32; 4]; 2],
     /// It had a request.
     had_traffic: AtomicBool,
+    /// There was a request since somebody asked last.
+    used: AtomicBool,
 }
 
 /// What is limited.
@@ -81,6 +83,18 @@ impl Usage {
     /// Whether there was a request.
     pub fn had_traffic(&self) -> bool {
         self.had_traffic.load(Relaxed)
+    }
+
+    /// Remembers that there was a request, until the next [`Usage::take_use`].
+    pub fn note_use(&self) {
+        if !self.used.load(Relaxed) {
+            self.used.store(true, Relaxed);
+        }
+    }
+
+    /// Whether there was a request since this was asked last.
+    pub fn take_use(&self) -> bool {
+        self.used.swap(false, Relaxed)
     }
 
     fn counter(&self, what: Limited, priority: Priority) -> &AtomicU32 {
