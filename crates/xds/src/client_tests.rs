@@ -4,6 +4,7 @@
 use super::*;
 use crate::resources::{Layer, ResourceSet, VersionedResource};
 use crate::server::DeltaStream;
+use envoy_types::pb::envoy::service::discovery::v3::Resource;
 use std::sync::Arc;
 
 const CDS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
@@ -119,4 +120,35 @@ fn what_is_no_longer_wanted_is_neither_used_nor_resumed() {
     let applied = client.apply(response.message(), decode);
     assert!(applied.accepted.is_empty() && applied.answer.error_detail.is_none());
     assert!(client.resume().is_empty());
+}
+
+#[test]
+fn a_resource_that_goes_by_other_names_is_followed_under_its_own() {
+    const HOST: &str = "type.googleapis.com/envoy.config.route.v3.VirtualHost";
+    let response = |name: &str, aliases: &[&str], is_there: bool| DeltaDiscoveryResponse {
+        type_url: HOST.to_owned(),
+        resources: vec![Resource {
+            name: name.to_owned(),
+            version: "1".to_owned(),
+            aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            resource: is_there.then(Any::default),
+            ..Resource::default()
+        }],
+        ..DeltaDiscoveryResponse::default()
+    };
+    let mut client = DeltaClient::new();
+    let take = |client: &mut DeltaClient, response| {
+        let applied = client.apply(response, |_, _| Ok(()));
+        (applied.accepted.len(), applied.removed.join(" "))
+    };
+    client.subscribe(HOST, &["t/a", "t/b", "t/c"]);
+    assert_eq!(take(&mut client, response("t/x", &["t/a", "t/b"], true)), (1, String::new()));
+    assert_eq!(take(&mut client, response("t/x", &[], true)), (1, String::new()));
+    assert_eq!(take(&mut client, response("t/y", &["t/other"], true)), (0, String::new()));
+    assert_eq!(take(&mut client, response("t/c", &["t/c"], false)), (0, "t/c".to_owned()));
+    client.unsubscribe(HOST, &["t/a"]);
+    assert_eq!(client.resume()[0].initial_resource_versions.len(), 1);
+    client.unsubscribe(HOST, &["t/b"]);
+    assert!(client.resume()[0].initial_resource_versions.is_empty());
+    assert_eq!(take(&mut client, response("t/x", &[], true)), (0, String::new()));
 }

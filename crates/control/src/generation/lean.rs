@@ -86,3 +86,86 @@ impl Made {
         made.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::{Generation, View};
+    use super::*;
+    use crate::node::ProxyNode;
+    use crate::source::SourceFile;
+    use crate::store::Store;
+    use crate::translate::translate;
+    use crate::world::World;
+    use model::metadata::{Fields, Value};
+
+    const SERVICES: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}]}\n---\n\
+        apiVersion: v1\nkind: Service\nmetadata: {name: copy}\nspec: {clusterIP: 10.0.0.2, ports: [{name: http, port: 80}]}\n---\n\
+        apiVersion: v1\nkind: Service\nmetadata: {name: db}\nspec: {clusterIP: 10.0.0.3, ports: [{name: tcp, port: 3306}]}\n---\n\
+        apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web]\n  http:\n  \
+        - route: [{destination: {host: web}}]\n    mirror: {host: copy}\n";
+
+    fn view(text: &str, metadata: &[(&str, &str)]) -> Arc<View> {
+        let mut store = Store::default();
+        store.update(&[SourceFile { name: "a.yaml".into(), text: text.into() }]);
+        let (mesh, _) = translate(&World::of(store.objects()));
+        let bundle = VersionedResource::new("t", "b", "1", b"x");
+        let metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value)));
+        let metadata: Fields = metadata
+            .chain([(
+                "LABELS".to_owned(),
+                Value::Struct(Fields::from_iter([("app".to_owned(), "c".into())])),
+            )])
+            .collect();
+        let id = "sidecar~127.0.0.1~c.default~default.svc.cluster.local";
+        let node = ProxyNode::from_node(id, "", &metadata, "").unwrap();
+        Generation::new(1, Arc::new(mesh), bundle, None).view(&node, None)
+    }
+
+    fn clusters(view: &View) -> String {
+        let names: BTreeSet<&str> = view.set.of_type(type_url::CLUSTER).map(|(name, _)| name).collect();
+        names.into_iter().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn what_no_request_waits_for_is_had_without_asking() {
+        let lean = view(SERVICES, &[("ON_DEMAND", "true")]);
+        assert_eq!(clusters(&lean), "outbound|80||copy.default.svc.cluster.local");
+        let captured = view(SERVICES, &[("ON_DEMAND", "true"), ("INTERCEPTION_MODE", "REDIRECT")]);
+        let had = clusters(&captured);
+        for name in ["BlackHoleCluster", "PassthroughCluster", "outbound|3306||db.default.svc.cluster.local"]
+        {
+            assert!(had.contains(name), "{had}");
+        }
+        assert!(!had.contains("||web."), "{had}");
+        let host = captured.offer.as_ref().unwrap().virtual_host("80/web.default.svc.cluster.local");
+        assert!(host.is_some());
+    }
+
+    #[test]
+    fn a_mesh_a_namespace_workloads_and_pods_can_say_so() {
+        let mesh = "apiVersion: ieum.dev/v1alpha1\nkind: LocalMesh\nmetadata: {name: m}\nspec: {meshConfig: {defaultConfig: \
+            {proxyMetadata: {ISTIO_META_ON_DEMAND: 'true'}}}}\n---\n";
+        let config = |name: &str, selector: &str, on: &str| {
+            format!(
+                "apiVersion: networking.istio.io/v1beta1\nkind: ProxyConfig\nmetadata: {{name: {name}}}\n\
+                 spec: {{{selector} environmentVariables: {{ISTIO_META_ON_DEMAND: '{on}'}}}}\n---\n"
+            )
+        };
+        let selecting =
+            |app: &str, on: &str| config("some", &format!("selector: {{matchLabels: {{app: {app}}}}},"), on);
+        let pod = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: c}\nspec:\n  selector: {matchLabels: {app: c}}\n  \
+            template:\n    metadata:\n      labels: {app: c}\n      annotations: {proxy.istio.io/config: 'proxyMetadata: {ISTIO_META_ON_DEMAND: \"false\"}'}\n    \
+            spec: {containers: [{name: c, image: c}]}\n---\n";
+        let is_lean = |text: &str, metadata: &[(&str, &str)]| view(text, metadata).offer.is_some();
+        assert!(!is_lean("", &[]));
+        assert!(is_lean(mesh, &[]));
+        assert!(is_lean(&config("all", "", "true"), &[]));
+        assert!(!is_lean(&(mesh.to_owned() + &config("all", "", "false")), &[]));
+        assert!(is_lean(&(config("all", "", "false") + &selecting("c", "true")), &[]));
+        assert!(!is_lean(&(config("all", "", "false") + &selecting("d", "true")), &[]));
+        assert!(!is_lean(&(mesh.to_owned() + pod), &[]));
+        assert!(is_lean(pod, &[("ON_DEMAND", "true")]));
+        assert!(!is_lean(mesh, &[("ON_DEMAND", "false")]));
+    }
+}

@@ -9,6 +9,7 @@ use model::filter::Placed;
 use model::host_index::HostIndex;
 use model::listener::{Direction, FilterChain, Listener, Network, RouteSource};
 use model::on_demand::{DEFAULT_TIMEOUT, OnDemand, host_name, split_host_name};
+use model::rewrite::split_authority;
 use model::route::{Action, MirrorTarget, RouteConfiguration, VirtualHost};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -109,7 +110,10 @@ impl LeanTables {
         let host = table.virtual_hosts.get(index.find(authority)?)?;
         Some(VirtualHost {
             name: host_name(&table.name, authority),
-            domains: vec![authority.to_owned()],
+            domains: vec![match table.ignore_port {
+                true => split_authority(authority).0.to_owned(),
+                false => authority.to_owned(),
+            }],
             ..host.clone()
         })
     }

@@ -3,6 +3,7 @@
 use super::Admin;
 use crate::discovery::{Catalog, Entry, Origin, Raw, Refusal, Version};
 use identity::certificate::Rfc3339;
+use model::on_demand::split_host_name;
 use model::routing::RouteTable;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -47,6 +48,7 @@ fn raws(catalog: &Catalog, with_endpoints: bool) -> Vec<&Raw> {
     let mut all: Vec<&Raw> = of(&catalog.clusters.entries).collect();
     all.extend(of(&catalog.listeners.entries));
     all.extend(of(&catalog.routes.entries));
+    all.extend(of(&catalog.virtual_hosts.entries));
     all.extend(of(&catalog.secrets.entries));
     if with_endpoints {
         all.extend(of(&catalog.assignments.entries));
@@ -98,11 +100,29 @@ impl Dump<'_> {
 
     fn routes(&self, catalog: &Catalog) -> Value {
         let entries: &BTreeMap<String, Entry<RouteTable>> = &catalog.routes.entries;
+        let mut active = self.states(entries, "route_config", true);
+        active.iter_mut().for_each(|table| self.add_hosts(table, catalog));
         json!({
             "@type": "type.googleapis.com/envoy.admin.v3.RoutesConfigDump",
-            "dynamic_route_configs": self.states(entries, "route_config", true),
+            "dynamic_route_configs": active,
             "dynamic_warming_route_configs": self.states(entries, "route_config", false),
         })
+    }
+
+    /// Adds the virtual hosts that came by themselves to their table, as Envoy shows them.
+    fn add_hosts(&self, table: &mut Value, catalog: &Catalog) {
+        let Some(name) = table["name"].as_str().map(str::to_owned) else { return };
+        let of_table = |host: &str| split_host_name(host).is_some_and(|(table, _)| table == name);
+        let hosts = catalog.virtual_hosts.entries.iter().filter(|(host, _)| of_table(host));
+        let raws = hosts.filter_map(|(_, entry)| entry.active.as_ref()?.raw.as_ref());
+        let mut shown: Vec<Value> = raws.map(|raw| self.writer.value(&raw.to_any())).collect();
+        shown.iter_mut().filter_map(Value::as_object_mut).for_each(|host| drop(host.remove("@type")));
+        if !shown.is_empty()
+            && let Some(config) = table["route_config"].as_object_mut()
+        {
+            let all = config.entry("virtual_hosts").or_insert_with(|| json!([]));
+            all.as_array_mut().into_iter().for_each(|all| all.append(&mut shown));
+        }
     }
 
     fn endpoints(&self, catalog: &Catalog) -> Value {

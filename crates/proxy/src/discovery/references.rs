@@ -47,6 +47,16 @@ pub(super) fn clusters_of_host(host: &VirtualHost) -> impl Iterator<Item = &str>
     clusters.flatten()
 }
 
+/// Whether a listener has clusters asked for when requests need them.
+pub(super) fn asks_on_demand(listener: &Listener) -> bool {
+    chains(listener).any(|chain| match &chain.network {
+        Network::Http(manager) => {
+            manager.filters.on_demand.as_ref().is_some_and(|placed| placed.config.clusters.is_some())
+        }
+        Network::Tcp(_) => false,
+    })
+}
+
 /// Whether clusters that requests of this table need are asked for when they do.
 pub(super) fn asks_for_clusters(listener: &Listener, table: &str) -> bool {
     chains(listener).any(|chain| match &chain.network {

@@ -7,7 +7,8 @@ use super::intake::claim;
 use super::judge::{self, Judged};
 use super::raw::Raw;
 use super::references::{
-    clusters_of_routes, eds_name, inline_routes, secrets_of_cluster, secrets_of_listener, tables,
+    asks_on_demand, clusters_of_routes, eds_name, inline_routes, secrets_of_cluster, secrets_of_listener,
+    tables,
 };
 use model::tls::{WORKLOAD_CERTIFICATE, WORKLOAD_TRUST_BUNDLE};
 use prost::Message;
@@ -144,6 +145,10 @@ impl Start<'_> {
                 let reason = format!("asks RDS for `{name}`, and there is no `dynamic_resources.ads_config`");
                 found.push((field.clone(), reason));
             }
+            if asks_on_demand(listener) && !ads {
+                let reason = "asks for clusters on demand, and there is no `dynamic_resources.ads_config`";
+                found.push((field.clone(), reason.to_owned()));
+            }
             let missing = self.missing_secrets(&secrets_of_listener(listener));
             found.extend(missing.map(|reason| (field.clone(), reason)));
             for routes in inline_routes(listener).filter(|routes| routes.validate_clusters) {
@@ -244,6 +249,13 @@ mod tests {
   clusters:
   - {name: c, type: EDS, connect_timeout: 1s, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}}
 ";
+        let on_demand = "
+          - name: envoy.filters.http.on_demand
+            typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.on_demand.v3.OnDemand, odcds: {source: {ads: {}}}}
+          - name: router";
+        let listener = listener("l", 80, "backend").replace("\n          - name: router", on_demand);
+        let (_, problems) = start(&format!("{BACKEND}  listeners:{listener}"));
+        assert!(problems.contains("asks for clusters on demand"), "{problems}");
         let (_, problems) = start(cluster);
         assert!(
             problems.contains("asks EDS for `c`, and there is no `dynamic_resources.ads_config`"),
