@@ -32,6 +32,7 @@ enum Command {
     Control(control::Control),
     Exec(up::exec::Exec),
     Proxy(proxy::Proxy),
+    Run(up::run::Run),
     Sample(sample::Sample),
     Up(up::Up),
     #[command(hide = true)]
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Control(control) => control.run(),
         Command::Exec(exec) => exec.run(),
         Command::Proxy(proxy) => proxy.run(),
+        Command::Run(run) => run.run(),
         Command::Sample(sample) => sample.run(),
         Command::Up(up) => up.run(),
         Command::ExecWithParent(exec) => exec.run(),

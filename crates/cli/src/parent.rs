@@ -21,6 +21,9 @@ pub(crate) struct ExecWithParent {
     /// In the network namespace that this file stands for.
     #[arg(long)]
     network: Option<PathBuf>,
+    /// In the world of this process.
+    #[arg(long, conflicts_with = "network")]
+    beside: Option<i32>,
     /// With the files of this folder as those that say where names are asked for.
     #[arg(long)]
     resolver: Option<PathBuf>,
@@ -63,6 +66,11 @@ impl ExecWithParent {
             }
             namespaces::drop_privileges(self.sidecar)
                 .map_err(|error| format!("privileges cannot be given up: {error}"))?;
+        }
+        if let Some(pid) = self.beside {
+            namespaces::enter_world_of(pid)
+                .and_then(|()| namespaces::drop_privileges(false))
+                .map_err(|error| format!("cannot enter the network of process {pid}: {error}"))?;
         }
         // Changing what we may do can take it off.
         set_parent_process_death_signal(Some(Signal::KILL))

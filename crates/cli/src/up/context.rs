@@ -7,7 +7,9 @@ use super::network::{GATE, Network};
 use super::output::Printer;
 use super::plan::Proxy;
 use super::ports::ControlPorts;
+use super::probe;
 use super::process::{Launch, Seat, Supervision};
+use super::progress;
 use super::state::{ProxyFolder, State};
 use identity::spiffe::SpiffeId;
 use std::net::{IpAddr, SocketAddr};
@@ -115,6 +117,15 @@ impl Context {
             flag("--identity-lifetime", seconds(lifetime));
         }
         command
+    }
+
+    /// What has been written and is not in force everywhere yet, where there are at least so many proxies.
+    pub(super) async fn arrived(&self, proxies: usize) -> Option<String> {
+        let Some((200, status)) = probe::page(self.ports.admin, "GET", "/status").await else {
+            return Some("the control plane does not answer".to_owned());
+        };
+        let (files, _) = control::source::read(&[self.folder.clone(), self.state.workloads()]);
+        progress::pending(&status, files.len(), proxies)
     }
 
     /// How the control plane is started: from here, so that it names files as the user does.

@@ -5,11 +5,10 @@
 //! Outside one asks for connections to `HOST:PORT`, for answers of the machine's name servers, and for ports of 127.0.0.1
 //! to be listened on; inside, for connections to an address of the mesh.
 
-use std::fs::File;
+use super::sockets::Sockets;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream, copy_bidirectional};
@@ -22,10 +21,10 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 const NAME_PATIENCE: Duration = Duration::from_secs(3);
 const LARGEST_MESSAGE: usize = 65535;
 
-/// The folder with the sockets. Its path may be longer than a socket's may be, so it is held open.
+/// The folder with the sockets.
 #[derive(Debug)]
 pub(super) struct Door {
-    folder: File,
+    sockets: Sockets,
 }
 
 /// A port of the machine that leads into the mesh, as long as this lives.
@@ -39,31 +38,18 @@ pub(super) struct Opened {
 impl Door {
     /// The door in `folder`.
     pub(super) fn new(folder: &Path) -> io::Result<Self> {
-        Ok(Self { folder: File::open(folder)? })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.folder.as_raw_fd()))
-    }
-
-    fn listen(&self, name: &str) -> io::Result<UnixListener> {
-        let path = self.path(name);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        UnixListener::bind(path)
+        Ok(Self { sockets: Sockets::new(folder)? })
     }
 
     /// Begins to serve outside; what is returned never ends.
     pub(super) fn serve_outside(self: Arc<Self>) -> io::Result<impl Future<Output = ()>> {
-        let listener = self.listen("outside")?;
+        let listener = self.sockets.listen("outside")?;
         Ok(serve(listener, move |stream| self.clone().outside(stream)))
     }
 
     /// Begins to serve inside; what is returned never ends.
     pub(super) fn serve_inside(self: Arc<Self>) -> io::Result<impl Future<Output = ()>> {
-        let listener = self.listen("inside")?;
+        let listener = self.sockets.listen("inside")?;
         Ok(serve(listener, |stream| async {
             // Whoever called sees that it is over.
             let _ = inside(stream).await;
@@ -115,7 +101,7 @@ impl Door {
 
     async fn enter(&self, mut client: TcpStream, to: &str) -> io::Result<()> {
         client.set_nodelay(true)?;
-        let mut inside = UnixStream::connect(self.path("inside")).await?;
+        let mut inside = self.sockets.connect("inside").await?;
         inside.write_all(format!("{to}\n").as_bytes()).await?;
         copy_bidirectional(&mut client, &mut inside).await.map(drop)
     }
@@ -140,7 +126,7 @@ impl Door {
     }
 
     async fn ask(&self, wanted: &str) -> io::Result<(BufStream<UnixStream>, String)> {
-        let mut stream = BufStream::new(UnixStream::connect(self.path("outside")).await?);
+        let mut stream = BufStream::new(self.sockets.connect("outside").await?);
         stream.write_all(format!("{wanted}\n").as_bytes()).await?;
         stream.flush().await?;
         let said = line(&mut stream).await?;

@@ -4,6 +4,7 @@
 use super::context::Context;
 use super::folder::Folder;
 use super::gateway::Gateway;
+use super::guest::Guests;
 use super::output::Label;
 use super::plan::Proxy;
 use super::plan::{self, Key, Plan};
@@ -11,7 +12,6 @@ use super::ports::ControlPorts;
 use super::ports::{GatewayPort, gateway_ports};
 use super::probe;
 use super::process::{Life, Process};
-use super::progress;
 use super::state;
 use super::summary::Summary;
 use super::workload::Replicas;
@@ -84,6 +84,7 @@ pub(super) async fn run(
                 Ok(super::process::Launch { command, variables: Default::default(), directory, seat: None })
             }
         });
+    let guests = Guests::welcome(context.clone())?;
     let objects = folder.objects();
     let (sender, changes) = mpsc::channel(1);
     let watching = tokio::spawn(follow(folder, sender));
@@ -96,6 +97,7 @@ pub(super) async fn run(
         told: BTreeSet::new(),
         workloads: BTreeMap::new(),
         gateways: BTreeMap::new(),
+        guests,
         ending: JoinSet::new(),
         ending_keys: BTreeSet::new(),
     };
@@ -139,6 +141,7 @@ struct Mesh {
     workloads: BTreeMap<Key, Replicas>,
     /// With the plan they were started for, in which ports may not be real ones yet.
     gateways: BTreeMap<Key, (plan::Gateway, Gateway)>,
+    guests: Guests,
     ending: JoinSet<Ending>,
     ending_keys: BTreeSet<Ending>,
 }
@@ -205,6 +208,7 @@ impl Mesh {
                 .printer()
                 .say("the trust domain has changed: start `ieum up` again to use the new one");
         }
+        self.guests.offer(plan.services.clone());
         self.plan = plan;
         self.end_surplus();
         for (key, replicas) in &self.workloads {
@@ -299,14 +303,9 @@ impl Mesh {
 
     /// What has been written and is not in force everywhere yet.
     async fn arrived(&self) -> Option<String> {
-        let Some((200, status)) = probe::page(self.context.ports.admin, "GET", "/status").await else {
-            return Some("the control plane does not answer".to_owned());
-        };
-        let paths = [self.context.folder.clone(), self.context.state.workloads()];
-        let (files, _) = control::source::read(&paths);
         let sidecars = self.plan.workloads.values().filter(|w| w.template.sidecar != Proxy::Absent);
         let proxies = sidecars.map(|workload| workload.replicas).sum::<usize>() + self.gateways.len();
-        progress::pending(&status, files.len(), proxies)
+        self.context.arrived(proxies).await
     }
 
     async fn tell_waiting(&self) {
@@ -338,6 +337,7 @@ impl Mesh {
         let mut names: BTreeSet<_> =
             pods.map(|pod| state::proxy_name(&pod.template.namespace, &pod.name)).collect();
         names.extend(summary.gateways.iter().map(|(g, _)| state::proxy_name(&g.namespace, &g.name)));
+        names.extend(self.guests.proxies());
         self.context.state.retain_proxies(&names);
         let text = if self.options.json { summary.json().to_string() } else { summary.text() };
         // A closed standard output is no reason to stop.
@@ -347,12 +347,13 @@ impl Mesh {
 
     /// Stops everything: gateways first, so that nothing new comes in, the control plane last. A further signal hurries.
     async fn stop(self, stops: &mut Stops) {
-        let Mesh { context, control, workloads, gateways, mut ending, .. } = self;
+        let Mesh { context, control, workloads, gateways, guests, mut ending, .. } = self;
         context.printer().say("stopping; once more Ctrl-C to hurry");
         let hurry = context.supervision.hurry.clone();
         let orderly = async {
             join_all(gateways.into_values().map(|(_, gateway)| gateway.end())).await;
             context.closing.cancel();
+            guests.end().await;
             join_all(workloads.into_values().map(Replicas::end)).await;
             while ending.join_next().await.is_some() {}
             control.stop().await;

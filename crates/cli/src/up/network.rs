@@ -49,6 +49,16 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Does something in it. Blocks as long as that takes.
+    pub(super) fn inside<T: Send>(&self, act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        let path = self.path();
+        // A thread that left for another network does not come back.
+        let inside = || namespaces::enter_network(&path).and_then(|()| act());
+        std::thread::scope(|scope| scope.spawn(inside).join())
+            .map_err(|_| io::Error::other("it was not done"))
+            .flatten()
+    }
+
     /// Where others find it, as long as it is held.
     pub(super) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd()))

@@ -18,6 +18,8 @@ pub(super) type Key = (String, String);
 pub(super) struct Plan {
     pub(super) workloads: BTreeMap<Key, Workload>,
     pub(super) gateways: BTreeMap<Key, Gateway>,
+    /// What others may join in: `ieum run`.
+    pub(super) services: BTreeMap<Key, Service>,
     /// First part of identities.
     pub(super) trust_domain: String,
     /// Lifetime of certificates, where one is written.
@@ -89,6 +91,25 @@ pub(super) struct Port {
     pub(super) is_declared: bool,
 }
 
+/// A Service of the folder that more processes may serve.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Service {
+    pub(super) ports: Vec<ServicePort>,
+    /// What whoever serves it is, but for its programs: labels as the Service selects, the account of the workloads that
+    /// serve it already.
+    pub(super) template: Template,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ServicePort {
+    /// Empty when it has none.
+    pub(super) name: String,
+    pub(super) number: u16,
+    /// The port of the workload, by number or name; the same when absent.
+    pub(super) target: Option<IntOrString>,
+}
+
 /// A gateway proxy.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Gateway {
@@ -133,6 +154,7 @@ pub(super) fn plan(objects: &[Arc<Object>], proxies: &[(String, Vec<String>)]) -
             Err(problem) => diagnostics.push(*problem),
         }
     }
+    plan.services = world.services(&plan.workloads);
     for mesh in &world.meshes {
         for proxy in &mesh.gateways {
             let gateway = world.gateway(proxy);
@@ -196,6 +218,45 @@ impl World<'_> {
         };
         let replicas = usize::try_from(deployment.replicas.unwrap_or(1)).unwrap_or(0);
         Ok(Workload { replicas, template: Arc::new(template) })
+    }
+
+    /// The Services whose workloads are told by labels.
+    fn services(&self, workloads: &BTreeMap<Key, Workload>) -> BTreeMap<Key, Service> {
+        let mut services = BTreeMap::new();
+        for object in self.objects {
+            let Spec::Service(service) = &object.spec else { continue };
+            if service.selector.is_empty() {
+                continue;
+            }
+            let (namespace, name) = (object.namespace().to_owned(), object.meta.name.clone());
+            let serves = |template: &Template| {
+                let mut selector = service.selector.iter();
+                template.namespace == namespace
+                    && selector.all(|(key, value)| template.labels.get(key) == Some(value))
+            };
+            let mut templates = workloads.values().map(|workload| &workload.template);
+            let account = templates.find(|template| serves(template)).map(|t| t.service_account.clone());
+            let metadata =
+                TemplateMetadata { labels: service.selector.clone(), ..TemplateMetadata::default() };
+            let template = Template {
+                workload: format!("{name}-run"),
+                labels: service.selector.clone(),
+                annotations: BTreeMap::new(),
+                service_account: account.unwrap_or_else(|| "default".to_owned()),
+                settings: self.sources().settings(&namespace, &metadata),
+                sidecar: self.proxy(&name),
+                namespace: namespace.clone(),
+                programs: Vec::new(),
+            };
+            let tcp = service.ports.iter().filter(|port| port.protocol == Transport::Tcp);
+            let ports = tcp.map(|port| ServicePort {
+                name: port.name.clone(),
+                number: port.port,
+                target: port.target_port.clone(),
+            });
+            services.insert((namespace, name), Service { ports: ports.collect(), template });
+        }
+        services
     }
 
     fn stand_in(&self, image: &str) -> Option<&[String]> {

@@ -31,12 +31,21 @@ pub(super) async fn page(address: SocketAddr, method: &str, path: &str) -> Optio
     tokio::time::timeout(PATIENCE, ask(address, method, path)).await.ok()?.ok()
 }
 
-async fn ask(
-    address: SocketAddr,
-    method: &str,
-    path: &str,
-) -> Result<(u16, Bytes), Box<dyn Error + Send + Sync>> {
-    let stream = TcpStream::connect(address).await?;
+/// The status that is answered over a connection.
+pub(super) async fn status_over(stream: std::net::TcpStream, method: &str, path: &str) -> Option<u16> {
+    stream.set_nonblocking(true).ok()?;
+    let exchange = exchange(TcpStream::from_std(stream).ok()?, method, path);
+    Some(tokio::time::timeout(PATIENCE, exchange).await.ok()?.ok()?.0)
+}
+
+type Answered = Result<(u16, Bytes), Box<dyn Error + Send + Sync>>;
+
+async fn ask(address: SocketAddr, method: &str, path: &str) -> Answered {
+    exchange(TcpStream::connect(address).await?, method, path).await
+}
+
+async fn exchange(stream: TcpStream, method: &str, path: &str) -> Answered {
+    let address = stream.peer_addr()?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Ends with its sender; what goes wrong with it reaches the request.
     tokio::spawn(async { drop(connection.await) });

@@ -190,7 +190,8 @@ impl Supervisor {
     }
 }
 
-fn signal(pid: Option<u32>, signal: Signal) {
+/// Sends a signal to a process and all that are of its group.
+pub(super) fn signal(pid: Option<u32>, signal: Signal) {
     let pid = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid {
         // Whoever is gone already needs none.
