@@ -134,12 +134,15 @@ impl Sidecar {
         }
     }
 
+    fn admin_page(&self, path: &str) -> String {
+        let admin = at(self.admin);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+        String::from_utf8_lossy(&exchange(admin, request.as_bytes()).body).into_owned()
+    }
+
     /// Names of the clusters of services that it has.
     fn clusters(&self) -> Vec<String> {
-        let request =
-            format!("GET /clusters HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", at(self.admin));
-        let answer = exchange(at(self.admin), request.as_bytes());
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let text = self.admin_page("/clusters");
         let names = text.lines().filter_map(|line| Some(line.split_once("::")?.0.to_owned()));
         let mut names: Vec<String> = names.filter(|name| name.starts_with("outbound|")).collect();
         names.sort();
@@ -197,6 +200,11 @@ fn called_services_are_all_that_is_had(name: &'static str) {
         "{name}"
     );
     assert_eq!(lean.clusters(), ["outbound|80||s250.test", "outbound|80||s7.test"], "{name}");
+
+    if name == "ieum" {
+        let dump = lean.admin_page("/config_dump");
+        assert!(dump.contains("http_proxy/s250.test:80") && !dump.contains("s251.test"), "{dump}");
+    }
 
     // What was fetched is followed.
     plane.write("rule.yaml", TEAPOT);

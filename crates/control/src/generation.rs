@@ -9,8 +9,7 @@ pub(crate) use lean::Offer;
 use model::cluster::Cluster;
 use model::endpoint::Assignment;
 use model::listener::Listener;
-use model::provenance::Provenance;
-use model::route::{Route, RouteConfiguration};
+use model::route::RouteConfiguration;
 use model::tls::WORKLOAD_TRUST_BUNDLE;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -340,54 +339,7 @@ pub(crate) fn version_of(body: &[u8]) -> String {
     digest.as_ref().iter().take(12).map(|byte| format!("{byte:02x}")).collect()
 }
 
-impl View {
-    /// What the user wrote that a resource came from. For a table of routes, the route that `hint`, a proxy's message,
-    /// mentions, or else the first.
-    pub(crate) fn provenance(
-        &self,
-        node: &ProxyNode,
-        kind: &str,
-        name: &str,
-        hint: &str,
-    ) -> Option<Provenance> {
-        match kind {
-            type_url::LISTENER => self.listener(name)?.provenance.clone(),
-            // Endpoints are blamed on what asked for them.
-            type_url::CLUSTER | type_url::ENDPOINT => self.cluster(name)?.provenance.clone(),
-            type_url::ROUTE => {
-                let tables = self.mesh.routes(node);
-                route_provenance(tables.iter().find(|table| table.name == name)?, hint)
-            }
-            _ => None,
-        }
-    }
-
-    fn listener(&self, name: &str) -> Option<&Arc<Listener>> {
-        self.portion.own.listeners.iter().find(|l| l.name == name)
-    }
-
-    fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
-        let common = self.portion.common.sets.iter().flat_map(|(_, set)| &set.clusters);
-        common.chain(&self.portion.own.clusters).find(|c| c.name == name)
-    }
-}
-
-fn route_provenance(table: &RouteConfiguration, hint: &str) -> Option<Provenance> {
-    let mentioned = |name: &str| !name.is_empty() && hint.contains(name);
-    let of_hosts = |only_mentioned: bool| {
-        let hosts = table.virtual_hosts.iter();
-        let hosts = hosts
-            .filter(move |h| !only_mentioned || mentioned(&h.name) || h.domains.iter().any(|d| mentioned(d)));
-        hosts.flat_map(|h| &h.routes)
-    };
-    let known = |route: &&Route| route.provenance.is_some();
-    let by_route = of_hosts(false).filter(known).find(|route| mentioned(&route.name));
-    by_route
-        .or_else(|| of_hosts(true).find(known))
-        .or_else(|| of_hosts(false).find(known))
-        .and_then(|route| route.provenance.clone())
-}
-
+mod blame;
 mod lean;
 
 #[cfg(test)]
