@@ -34,7 +34,7 @@ pub struct HttpFilters {
     pub session: Option<Box<Placed<Option<Session>>>>,
     /// `envoy.filters.http.header_mutation`.
     pub mutations: Option<Box<Placed<HeaderMutations>>>,
-    /// `envoy.filters.http.on_demand`: clusters that are not there are asked for. It runs last, when it is known which.
+    /// `envoy.filters.http.on_demand`: clusters that are not there are asked for, once it is known which.
     pub on_demand: Option<Placed<OnDemand>>,
 }
 

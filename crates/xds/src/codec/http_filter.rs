@@ -191,6 +191,7 @@ pub(crate) fn encode(filters: &HttpFilters) -> Vec<proto::HttpFilter> {
         let config = value::pack(&mutation::encode_filter(&placed.config));
         filter(mutation::NAME, config, placed.disabled)
     });
+    // In Envoy a route that comes late is seen only by the filters behind.
     let on_demand = filters.on_demand.iter().map(|placed| {
         filter(on_demand::NAME, value::pack(&on_demand::encode(&placed.config)), placed.disabled)
     });
@@ -200,5 +201,5 @@ pub(crate) fn encode(filters: &HttpFilters) -> Vec<proto::HttpFilter> {
     let notes = small_filter::encode_notes(&filters.notes);
     let notes = notes.into_iter().map(|notes| filter(small_filter::NOTES, notes, false));
     let first = health.chain(cors).chain(notes).chain(shadows).chain(rules).chain(fault).chain(csrf);
-    first.chain(buffer).chain(session).chain(mutations).chain(on_demand).collect()
+    on_demand.chain(first).chain(buffer).chain(session).chain(mutations).collect()
 }
