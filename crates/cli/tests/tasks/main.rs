@@ -18,6 +18,7 @@ mod ingress;
 mod locality_distribute;
 mod locality_failover;
 mod mirroring;
+mod on_demand;
 mod request_routing;
 mod request_timeouts;
 mod rolling_restart;
