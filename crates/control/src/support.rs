@@ -88,9 +88,6 @@ pub(crate) static WORDS: &[Word] = &[
         "loadBalancer.zoneAwareLbSetting",
         "all zones are alike; write `localityLbSetting` for preferences by place",
     ),
-    in_envoy(DR, "connectionPool.tcp.maxConnectionDuration", "connections are used on"),
-    in_envoy(DR, "connectionPool.http.maxConcurrentStreams", "there are at most 100 streams"),
-    in_envoy(DR, "connectionPool.http.http2KeepAlive", "no pings are sent"),
     not_here(
         DR,
         "outlierDetection.consecutiveErrors",
@@ -135,8 +132,6 @@ pub(crate) static WORDS: &[Word] = &[
     not_here(SIDECAR, "inboundConnectionPool.http.h2UpgradePolicy", SPOKEN),
     not_here(SIDECAR, "connectionPool.http.useClientProtocol", SPOKEN),
     not_here(SIDECAR, "inboundConnectionPool.http.useClientProtocol", SPOKEN),
-    in_envoy(SIDECAR, "connectionPool.http.http2KeepAlive", "no pings are sent"),
-    in_envoy(SIDECAR, "inboundConnectionPool.http.http2KeepAlive", "no pings are sent"),
     of_value(not_yet(SIDECAR, "outboundTrafficPolicy.mode", ALLOW_ANY), "ALLOW_ANY"),
     of_value(
         not_yet(SIDECAR, "outboundTrafficPolicy.mode", "declare such hosts in a ServiceEntry"),

@@ -223,7 +223,7 @@ async fn call(local: &Local, tcp: &TcpState, caller: &Caller) -> Result<Call, Un
         let outcome = connect(&cluster.config, endpoint).await;
         cluster.report(endpoint, verdict(&outcome));
         let (local, peer_uri) = match &outcome {
-            Ok(connected) => (connected.local, connected.peer_uri.clone()),
+            Ok(connected) => (connected.facts.local, connected.facts.peer_uri.clone()),
             Err(_) => (None, None),
         };
         last.upstream = Some(UpstreamRecord {

@@ -17,7 +17,7 @@ mod sent;
 mod watch;
 
 pub use body::{BodyTally, FillError, Outgoing, Replay};
-pub use connect::{ConnectError, Connected, Stream, connect};
+pub use connect::{ConnectError, Connected, Facts, Stream, connect};
 pub use lease::Lease;
 pub use mirrors::{MirrorSeat, Mirrors};
 pub use pool::Pools;

@@ -331,13 +331,6 @@ fn an_http2_endpoint_gets_trailers_and_gives_them() {
                 let full = Full::new(body.to_bytes()).with_trailers(async move { Some(Ok(trailers)) });
                 Ok::<_, hyper::Error>(Response::new(full))
             });
-            #[derive(Clone)]
-            struct Here;
-            impl<F: Future + 'static> hyper::rt::Executor<F> for Here {
-                fn execute(&self, future: F) {
-                    spawn_local(async move { drop(future.await) });
-                }
-            }
             hyper::server::conn::http2::Builder::new(Here)
                 .serve_connection(TokioIo::new(stream), service)
                 .await

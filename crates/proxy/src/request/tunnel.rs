@@ -149,7 +149,7 @@ impl Stage<'_> {
             exchange.attempts += 1;
             let outcome = connect(&plan.cluster.config, endpoint).await;
             let (local, peer_uri) = match &outcome {
-                Ok(connected) => (connected.local, connected.peer_uri.clone()),
+                Ok(connected) => (connected.facts.local, connected.facts.peer_uri.clone()),
                 Err(_) => (None, None),
             };
             exchange.upstream = Some(UpstreamRecord {

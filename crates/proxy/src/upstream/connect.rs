@@ -6,13 +6,13 @@ use crate::snapshot::{EndpointState, Limited, TransportState};
 use crate::wire::WireError;
 use identity::certificate;
 use identity::handshake::{self, HandshakeError};
-use model::cluster::{Cluster, Keepalive};
+use model::cluster::{Cluster, Connections, Keepalive};
 use socket2::{SockRef, TcpKeepalive};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -21,19 +21,28 @@ use tokio_rustls::client::TlsStream;
 pub struct Connected {
     /// The bytes.
     pub stream: Stream,
-    /// Our own address.
-    pub local: Option<SocketAddr>,
     /// The protocol that ALPN chose.
     pub alpn: Option<Box<[u8]>>,
-    /// URI name in the endpoint's verified certificate.
-    pub peer_uri: Option<Arc<str>>,
+    /// What else is known of it.
+    pub facts: Facts,
 }
 
-/// What is known of a connection besides its bytes.
-#[derive(Clone)]
-pub(super) struct Facts {
-    pub(super) local: Option<SocketAddr>,
-    pub(super) peer_uri: Option<Arc<str>>,
+/// What is known of a connection as long as it lives.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Our own address.
+    pub local: Option<SocketAddr>,
+    /// URI name in the endpoint's verified certificate.
+    pub peer_uri: Option<Arc<str>>,
+    /// It gets no request from then on.
+    pub until: Option<Instant>,
+}
+
+impl Facts {
+    /// Whether it may get another request, for its age.
+    pub(super) fn is_young(&self) -> bool {
+        self.until.is_none_or(|until| Instant::now() < until)
+    }
 }
 
 /// An endpoint's bytes, in TLS or not.
@@ -107,16 +116,13 @@ pub async fn connect(cluster: &Cluster, endpoint: &EndpointState) -> Result<Conn
         let reason = "no header of the PROXY protocol is there to begin with";
         return Err(ConnectError::Tcp(address, io::Error::new(io::ErrorKind::Unsupported, reason)));
     }
-    match tokio::time::timeout(limit, establish(endpoint, cluster.connections.keepalive)).await {
+    match tokio::time::timeout(limit, establish(endpoint, &cluster.connections)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ConnectError::Timeout(address, limit)),
     }
 }
 
-async fn establish(
-    endpoint: &EndpointState,
-    keepalive: Option<Keepalive>,
-) -> Result<Connected, ConnectError> {
+async fn establish(endpoint: &EndpointState, connections: &Connections) -> Result<Connected, ConnectError> {
     let address = endpoint.address;
     let tls = match &endpoint.transport {
         TransportState::Plain => None,
@@ -128,7 +134,7 @@ async fn establish(
     let tcp = mark::connect(address).await.map_err(|e| ConnectError::Tcp(address, e))?;
     // A request's head must not wait for an acknowledgement of the one before.
     tcp.set_nodelay(true).map_err(|e| ConnectError::Tcp(address, e))?;
-    if let Some(keepalive) = keepalive {
+    if let Some(keepalive) = connections.keepalive {
         // A connection without probes is as good as it would be without the setting.
         let _ = SockRef::from(&tcp).set_tcp_keepalive(&probes(keepalive));
     }
@@ -137,8 +143,13 @@ async fn establish(
         tcp.write_all(preface).await.map_err(|e| ConnectError::Tcp(address, e))?;
     }
     let local = tcp.local_addr().ok();
+    let until = connections.max_duration.and_then(|limit| Instant::now().checked_add(limit));
     let Some((config, server_name)) = tls else {
-        return Ok(Connected { stream: Stream::Plain(tcp), local, alpn: None, peer_uri: None });
+        return Ok(Connected {
+            stream: Stream::Plain(tcp),
+            alpn: None,
+            facts: Facts { local, peer_uri: None, until },
+        });
     };
     let tls =
         handshake::connect(tcp, config, server_name).await.map_err(|e| ConnectError::Tls(address, e))?;
@@ -146,7 +157,7 @@ async fn establish(
     let alpn = session.alpn_protocol().map(Into::into);
     let identity = session.peer_certificates().and_then(certificate::peer_identity);
     let peer_uri = identity.and_then(|facts| facts.uri_sans.into_iter().next()).map(Into::into);
-    Ok(Connected { stream: Stream::Tls(Box::new(tls)), local, alpn, peer_uri })
+    Ok(Connected { stream: Stream::Tls(Box::new(tls)), alpn, facts: Facts { local, peer_uri, until } })
 }
 
 fn probes(keepalive: Keepalive) -> TcpKeepalive {

@@ -1,6 +1,6 @@
 //! One thread's connections to one endpoint: those at rest, those that are shared, and who waits for one.
 
-use super::connect::{ConnectError, Connected, Facts, connect};
+use super::connect::{ConnectError, Connected, connect};
 use super::http1::Http1;
 use super::http2::Http2;
 use super::rest::{Learner, SHORTEST};
@@ -112,7 +112,7 @@ impl EndpointPool {
             UpstreamHttp::Alpn => !self.shared.borrow().is_empty(),
         };
         let leased = match wants_http2 {
-            true => match self.shared_with_room() {
+            true => match self.shared_with_room(config.connections.max_streams) {
                 Some(connection) => (LeaseKind::Http2(connection), true),
                 None => Box::pin(self.lease_http2(need)).await?,
             },
@@ -130,9 +130,10 @@ impl EndpointPool {
 
     /// Closes what has been idle for too long.
     pub(super) fn sweep(&self, idle_timeout: Option<Duration>, vitals: &Vitals, now: Instant) {
-        if let Some(limit) = shorter(idle_timeout, vitals.idle_limit()) {
-            self.idle.borrow_mut().retain(|idle| now - idle.since < limit);
-        }
+        let limit = shorter(idle_timeout, vitals.idle_limit());
+        self.idle.borrow_mut().retain(|idle| {
+            limit.is_none_or(|limit| now - idle.since < limit) && idle.connection.facts.is_young()
+        });
         self.shared.borrow_mut().retain(|connection| connection.has_room().is_some());
     }
 
@@ -159,7 +160,7 @@ impl EndpointPool {
         let limit = shorter(need.cluster.config.idle_timeout, need.endpoint.vitals.idle_limit());
         loop {
             let idle = self.idle.borrow_mut().pop()?;
-            if limit.is_none_or(|limit| idle.since.elapsed() < limit) {
+            if limit.is_none_or(|limit| idle.since.elapsed() < limit) && idle.connection.facts.is_young() {
                 return Some(idle);
             }
         }
@@ -200,17 +201,11 @@ impl EndpointPool {
         if config.http == UpstreamHttp::Alpn && connected.alpn.as_deref() == Some(b"h2") {
             drop(open);
             let permit = need.cluster.take(Limited::Connections, need.priority).ok().flatten();
-            let made = self.begin_http2(need.endpoint, connected, permit).await?;
+            let made = self.begin_http2(need, connected, permit).await?;
             return Ok((LeaseKind::Http2(made), false));
         }
-        let Connected { stream, local, peer_uri, .. } = connected;
-        Ok((
-            LeaseKind::Http1(
-                Http1::new(stream, Facts { local, peer_uri }, config.connections.header_case),
-                open,
-            ),
-            false,
-        ))
+        let Connected { stream, facts, .. } = connected;
+        Ok((LeaseKind::Http1(Http1::new(stream, facts, config.connections.header_case), open), false))
     }
 
     async fn lease_http2(&self, need: &Need<'_>) -> Result<(LeaseKind, bool), ConnectError> {
@@ -221,7 +216,7 @@ impl EndpointPool {
                 Some(made) => made.notified().await,
                 None => break,
             }
-            if let Some(connection) = self.shared_with_room() {
+            if let Some(connection) = self.shared_with_room(need.cluster.config.connections.max_streams) {
                 return Ok((LeaseKind::Http2(connection), true));
             }
         }
@@ -234,7 +229,7 @@ impl EndpointPool {
         };
         let _making = Making::begin(self);
         let connected = connect(&need.cluster.config, need.endpoint).await?;
-        let connection = self.begin_http2(need.endpoint, connected, permit).await?;
+        let connection = self.begin_http2(need, connected, permit).await?;
         Ok((LeaseKind::Http2(connection), false))
     }
 
@@ -250,12 +245,14 @@ impl EndpointPool {
         }
     }
 
-    fn shared_with_room(&self) -> Option<Rc<Http2>> {
+    /// A connection that takes another request while it has fewer than `most`.
+    fn shared_with_room(&self, most: Option<u32>) -> Option<Rc<Http2>> {
+        let most = most.unwrap_or(STREAMS_PER_CONNECTION);
         let mut shared = self.shared.borrow_mut();
         let mut found = None;
         shared.retain(|connection| match connection.has_room() {
             Some(has_room) => {
-                if has_room && found.is_none() && connection.streams.get() < STREAMS_PER_CONNECTION {
+                if has_room && found.is_none() && connection.streams.get() < most {
                     found = Some(connection.clone());
                 }
                 true
@@ -267,12 +264,12 @@ impl EndpointPool {
 
     async fn begin_http2(
         &self,
-        endpoint: &EndpointState,
+        need: &Need<'_>,
         connected: Connected,
         permit: Option<Permit>,
     ) -> Result<Rc<Http2>, ConnectError> {
-        let Connected { stream, local, peer_uri, .. } = connected;
-        let made = Http2::begin(endpoint.address, stream, Facts { local, peer_uri }, permit).await?;
+        let pings = need.cluster.config.connections.pings;
+        let made = Http2::begin(need.endpoint.address, connected, pings, permit).await?;
         self.shared.borrow_mut().push(made.clone());
         Ok(made)
     }

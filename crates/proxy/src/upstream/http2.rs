@@ -1,8 +1,7 @@
 //! One HTTP/2 connection to an endpoint, shared by many requests (RFC 9113).
 
 use super::body::Outgoing;
-use super::connect::Facts;
-use super::connect::{ConnectError, Stream};
+use super::connect::{ConnectError, Connected, Facts};
 use super::sent::Sent;
 use crate::snapshot::Permit;
 use crate::wire::http2::{Sending, send, silence};
@@ -12,6 +11,7 @@ use h2::client::{Builder, SendRequest};
 use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Version};
 use http_body::Body;
+use model::cluster::Pings;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -27,8 +27,8 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const SEND_BUFFER: usize = 256 * 1024;
 /// Streams that one side reset and the other may still speak of.
 const RESETS: usize = 20;
-/// How often an endpoint is asked whether it is there, and the time it has to answer.
-const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+/// How an endpoint is asked whether it is there, where nothing is said.
+const PINGS: Pings = Pings { interval: Duration::from_secs(30), timeout: Duration::from_secs(10) };
 
 /// A connection that is shared.
 pub(super) struct Http2 {
@@ -42,13 +42,15 @@ pub(super) struct Http2 {
 }
 
 impl Http2 {
-    /// Begins to speak HTTP/2 on `stream`.
+    /// Begins to speak HTTP/2 on a connection to `address`.
     pub(super) async fn begin(
         address: SocketAddr,
-        stream: Stream,
-        facts: Facts,
+        connected: Connected,
+        pings: Option<Pings>,
         permit: Option<Permit>,
     ) -> Result<Rc<Self>, ConnectError> {
+        let Connected { stream, facts, .. } = connected;
+        let asked = pings.unwrap_or(PINGS);
         let handshake = Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -65,7 +67,7 @@ impl Http2 {
         tokio::task::spawn_local(async move {
             tokio::select! {
                 _ = connection => {}
-                () = silence(pings, PING.0, PING.1) => {}
+                () = silence(pings, asked.interval, asked.timeout) => {}
             }
         });
         let (streams, served) = (Cell::new(0), Cell::new(0));
@@ -74,6 +76,9 @@ impl Http2 {
 
     /// Whether it takes another request; `None` when it is over, or about to be.
     pub(super) fn has_room(&self) -> Option<bool> {
+        if !self.facts.is_young() {
+            return None;
+        }
         match self.sender.clone().poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Some(true),
             Poll::Ready(Err(_)) => None,

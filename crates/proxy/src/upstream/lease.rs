@@ -72,7 +72,7 @@ impl Lease {
         match self.kind.take() {
             Some(LeaseKind::Http1(connection, open)) => {
                 let is_spent = self.max_requests.is_some_and(|max| connection.served >= max);
-                if !is_spent && connection.is_reusable() {
+                if !is_spent && connection.facts.is_young() && connection.is_reusable() {
                     self.pool.keep(connection, open);
                 }
             }

@@ -245,3 +245,13 @@ pub fn in_time(test: impl Future<Output = ()>) {
         tokio::time::timeout(Duration::from_secs(20), test).await.expect("the test hangs");
     });
 }
+
+/// Runs hyper's tasks on this thread.
+#[derive(Clone)]
+pub struct Here;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Here {
+    fn execute(&self, future: F) {
+        spawn_local(async move { drop(future.await) });
+    }
+}
