@@ -62,7 +62,6 @@ const KINDS: [&str; 10] =
 const ONE_NETWORK: &str =
     "endpoints are reached directly: nothing says which gateways lead to other networks";
 
-const NEAR_FIRST: &str = "endpoints near by are tried first, each once";
 const ALLOW_ANY: &str = "it holds where traffic is captured (`ieum up --capture netns`); elsewhere declare such hosts in a ServiceEntry";
 const VARIABLES: &str =
     "all but `ISTIO_META_ON_DEMAND`: sidecars are sent only what they ask for (`docs/on-demand.md`)";
@@ -70,8 +69,6 @@ const SPOKEN: &str = "what the port speaks decides";
 
 /// What is said, by kind.
 pub(crate) static WORDS: &[Word] = &[
-    in_envoy(VS, "retries.retryRemoteLocalities", NEAR_FIRST),
-    in_envoy("MeshConfig", "defaultHttpRetryPolicy.retryRemoteLocalities", NEAR_FIRST),
     not_here(VS, "match[].statPrefix", "metrics keep their names, as `istio_requests_total` does everywhere"),
     not_here(VS, "fault.delay.exponentialDelay", "nobody implements it"),
     not_here(VS, "fault.abort.http2Error", "nobody implements it"),

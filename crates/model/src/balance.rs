@@ -6,7 +6,7 @@ mod table;
 mod hash;
 mod spread;
 
-pub use hash::{MAGLEV_SIZE, RingSize, xx_hash};
+pub use hash::{MAGLEV_SIZE, PlaceHash, RingShape, xx_hash};
 pub use spread::{Criteria, Fallback, SUBSET_NAMESPACE, SlowStart, Spread, SubsetSelector, Subsets};
 pub use subsets::SubsetTables;
 pub use table::{Ask, Candidate, Standing, Table};
@@ -21,8 +21,8 @@ pub enum LoadBalancing {
     LeastRequest,
     /// At random.
     Random,
-    /// By the request's hash, on a ring of this size.
-    RingHash(RingSize),
+    /// By the request's hash, on a ring like this.
+    RingHash(RingShape),
     /// By the request's hash, in a table of this size, which is prime.
     Maglev(u32),
 }

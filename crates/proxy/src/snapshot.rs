@@ -10,6 +10,7 @@ mod announced;
 mod destinations;
 mod endpoint;
 mod listener;
+mod tables;
 mod transport;
 mod needs;
 mod usage;

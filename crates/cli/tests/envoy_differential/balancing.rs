@@ -6,7 +6,7 @@ use std::time::Duration;
 use testing::exchange::exchange;
 
 pub(crate) fn cases() -> Vec<Case> {
-    [limits(), hashes(), subsets(), health(), outliers()].into_iter().flatten().collect()
+    [limits(), hashes(), subsets(), health(), elsewhere(), outliers()].into_iter().flatten().collect()
 }
 
 const HOST: &str = "Host: balance.test";
@@ -47,6 +47,7 @@ fn hashes() -> Vec<Case> {
     };
     vec![
         by_header("keys on a ring", "/ring"),
+        by_header("keys on a ring by the other hash", "/ring-murmur"),
         by_header("keys in a table", "/maglev"),
         by_header("keys in a table with weights", "/maglev-heavy"),
         many("keys from the query", |number| (format!("/maglev-query?a=b&user={number}"), vec![])),
@@ -92,6 +93,16 @@ fn health() -> Vec<Case> {
         get("a destination that is none", "/destination", &[HOST, "x-to: nowhere"]).refused(503),
         get("a destination that is dead", "/destination", &[HOST, "x-to: 127.0.0.1:1"]).refused(503),
         many("a locality without a weight gets nothing", |number| (format!("/locality?{number}"), vec![])),
+    ]
+}
+
+fn elsewhere() -> Vec<Case> {
+    let fail = |name, target, seen| get(name, target, &[HOST, "x-answer: status=503"]).status(503).seen(seen);
+    vec![
+        fail("another try leaves the priority", "/elsewhere-at-once", &["/elsewhere-at-once"; 2]).body("two\n"),
+        fail("priorities are left after two tries each", "/elsewhere", &["/elsewhere"; 4]).body("two\n"),
+        fail("when all priorities were left the first is back", "/elsewhere-all", &["/elsewhere-all"; 6])
+            .body("one\n"),
     ]
 }
 

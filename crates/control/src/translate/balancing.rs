@@ -5,7 +5,7 @@ use super::policy::Policy;
 use api::networking::{ConsistentHashLb, LoadBalancerSettings, SimpleLb};
 use http::HeaderName;
 use model::affinity::{AffinityCookie, HashPolicy, HashSource};
-use model::balance::{LoadBalancing, MAGLEV_SIZE, RingSize, SlowStart};
+use model::balance::{LoadBalancing, MAGLEV_SIZE, RingShape, SlowStart};
 use std::time::Duration;
 
 /// Percent of its share that a new endpoint has from the first.
@@ -32,10 +32,10 @@ fn by_hash(hash: &ConsistentHashLb) -> LoadBalancing {
         let size = u32::try_from(maglev.table_size).ok().filter(|size| *size > 0);
         return LoadBalancing::Maglev(size.unwrap_or(MAGLEV_SIZE));
     }
-    let usual = RingSize::default();
+    let usual = RingShape::default();
     let written = hash.ring_hash.as_ref().map(|ring| ring.minimum_ring_size).filter(|size| *size > 0);
     let minimum = written.or(hash.minimum_ring_size.filter(|size| *size > 0)).unwrap_or(usual.minimum);
-    LoadBalancing::RingHash(RingSize { minimum: minimum.min(usual.maximum), ..usual })
+    LoadBalancing::RingHash(RingShape { minimum: minimum.min(usual.maximum), ..usual })
 }
 
 /// What a request is hashed by.
@@ -91,12 +91,12 @@ mod tests {
                 ..Default::default()
             }))
         };
-        assert_eq!(of(ConsistentHashLb::default()), LoadBalancing::RingHash(RingSize::default()));
+        assert_eq!(of(ConsistentHashLb::default()), LoadBalancing::RingHash(RingShape::default()));
         let ring = ConsistentHashLb {
             ring_hash: Some(RingHash { minimum_ring_size: 99 }),
             ..ConsistentHashLb::default()
         };
-        assert_eq!(of(ring), LoadBalancing::RingHash(RingSize { minimum: 99, ..RingSize::default() }));
+        assert_eq!(of(ring), LoadBalancing::RingHash(RingShape { minimum: 99, ..RingShape::default() }));
         let maglev = ConsistentHashLb { maglev: Some(Maglev::default()), ..ConsistentHashLb::default() };
         assert_eq!(of(maglev), LoadBalancing::Maglev(65_537));
     }

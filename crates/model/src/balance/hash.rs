@@ -54,18 +54,57 @@ fn round(lane: u64, word: u64) -> u64 {
     lane.wrapping_add(word.wrapping_mul(p2)).rotate_left(31).wrapping_mul(p1)
 }
 
-/// Bounds of a ring's size (`RingHashLbConfig`).
+/// MurmurHash64A with the seed of GCC's `std::hash`.
+fn murmur_hash(bytes: &[u8]) -> u64 {
+    const SEED: u64 = 0xc70f_6907;
+    const FACTOR: u64 = 0xc6a4_a793_5bd1_e995;
+    let mix = |value: u64| value ^ (value >> 47);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut hash = SEED ^ (bytes.len() as u64).wrapping_mul(FACTOR);
+    for word in words {
+        let data = mix(u64::from_le_bytes(*word).wrapping_mul(FACTOR)).wrapping_mul(FACTOR);
+        hash = (hash ^ data).wrapping_mul(FACTOR);
+    }
+    if !rest.is_empty() {
+        let data = rest.iter().rev().fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
+        hash = (hash ^ data).wrapping_mul(FACTOR);
+    }
+    mix(mix(hash).wrapping_mul(FACTOR))
+}
+
+/// What a ring is like (`RingHashLbConfig`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RingSize {
+pub struct RingShape {
     /// At least so many places.
     pub minimum: u64,
     /// At most so many.
     pub maximum: u64,
+    /// How places are found; requests are hashed in one way only.
+    pub hash: PlaceHash,
 }
 
-impl Default for RingSize {
+/// How an endpoint's places on a ring are found (`HashFunction`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PlaceHash {
+    /// XXH64.
+    #[default]
+    Xx,
+    /// MurmurHash2 of 64 bits, as in the standard library of GCC.
+    Murmur2,
+}
+
+impl PlaceHash {
+    fn of(self, name: &[u8]) -> u64 {
+        match self {
+            Self::Xx => xx_hash(name, 0),
+            Self::Murmur2 => murmur_hash(name),
+        }
+    }
+}
+
+impl Default for RingShape {
     fn default() -> Self {
-        Self { minimum: 1024, maximum: 8 << 20 }
+        Self { minimum: 1024, maximum: 8 << 20, hash: PlaceHash::Xx }
     }
 }
 
@@ -80,13 +119,13 @@ pub(super) type Member<'m> = (&'m str, f64);
 pub(super) struct Ring(Vec<(u64, u32)>);
 
 impl Ring {
-    pub(super) fn new(members: &[Member<'_>], size: RingSize) -> Self {
+    pub(super) fn new(members: &[Member<'_>], shape: RingShape) -> Self {
         let least = members.iter().map(|(_, share)| *share).fold(f64::INFINITY, f64::min);
         if !least.is_finite() || least <= 0.0 {
             return Self::default();
         }
         // So large that the lightest has a whole number of places, if that is allowed.
-        let scale = ((least * size.minimum as f64).ceil() / least).min(size.maximum as f64);
+        let scale = ((least * shape.minimum as f64).ceil() / least).min(shape.maximum as f64);
         let mut places = Vec::with_capacity(scale.ceil() as usize);
         let (mut placed, mut wanted) = (0.0, 0.0);
         for (at, (key, share)) in members.iter().enumerate() {
@@ -97,7 +136,7 @@ impl Ring {
             while placed < wanted {
                 name.truncate(stem);
                 name.push_str(&number.to_string());
-                places.push((xx_hash(name.as_bytes(), 0), at as u32));
+                places.push((shape.hash.of(name.as_bytes()), at as u32));
                 number += 1;
                 placed += 1.0;
             }
@@ -215,7 +254,7 @@ mod tests {
     type Pick = Box<dyn Fn(u64) -> usize>;
 
     fn both(members: &[Member<'_>]) -> [Pick; 2] {
-        let ring = Ring::new(members, RingSize { minimum: 16_384, ..RingSize::default() });
+        let ring = Ring::new(members, RingShape { minimum: 16_384, ..RingShape::default() });
         let maglev = Maglev::new(members, MAGLEV_SIZE);
         [
             Box::new(move |hash| ring.pick(hash, 0).unwrap()),
@@ -229,16 +268,17 @@ mod tests {
 
     #[test]
     fn an_empty_table_leads_nowhere() {
-        assert_eq!(Ring::new(&[], RingSize::default()).pick(1, 0), None);
+        assert_eq!(Ring::new(&[], RingShape::default()).pick(1, 0), None);
         assert_eq!(Maglev::new(&[], MAGLEV_SIZE).pick(1, 0), None);
     }
 
     #[test]
     fn a_ring_has_its_least_size_and_every_member_a_whole_number_of_places() {
         let keys = keys(3);
-        let ring = Ring::new(&members(&keys, |_| 1.0), RingSize::default());
+        let ring = Ring::new(&members(&keys, |_| 1.0), RingShape::default());
         assert_eq!(ring.0.len(), 1026);
-        let small = Ring::new(&members(&keys, |_| 1.0), RingSize { minimum: 1, maximum: 2 });
+        let small =
+            Ring::new(&members(&keys, |_| 1.0), RingShape { minimum: 1, maximum: 2, ..RingShape::default() });
         assert_eq!(small.0.len(), 2);
     }
 

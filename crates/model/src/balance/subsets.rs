@@ -171,6 +171,7 @@ mod tests {
                 weight: 1,
                 standing: Standing::Healthy,
                 key: "",
+                is_left: false,
             })
             .collect();
         let spread = Spread { subsets: Some(rule), ..Spread::default() };

@@ -25,6 +25,8 @@ pub struct Candidate<'c> {
     pub standing: Standing,
     /// What it is hashed by.
     pub key: &'c str,
+    /// Other priorities than its are wanted.
+    pub is_left: bool,
 }
 
 /// Whether an endpoint can be used.
@@ -93,6 +95,7 @@ struct Level<'c> {
     all: Vec<&'c Candidate<'c>>,
     healthy: usize,
     degraded: usize,
+    is_left: bool,
 }
 
 impl Level<'_> {
@@ -303,6 +306,7 @@ fn levels<'c>(candidates: &'c [Candidate<'c>]) -> Vec<Level<'c>> {
         let Ok(at) = numbers.binary_search(&candidate.priority) else { continue };
         let Some(level) = levels.get_mut(at) else { continue };
         level.all.push(candidate);
+        level.is_left |= candidate.is_left;
         match candidate.standing {
             Standing::Healthy => level.healthy += 1,
             Standing::Degraded => level.degraded += 1,
@@ -322,12 +326,24 @@ struct Load {
 
 /// Shares of the priorities: as much as health allows to the first, the rest to the next, and degraded endpoints last.
 fn loads(levels: &[Level<'_>], panic_threshold: f64) -> Vec<Load> {
-    let healthy: Vec<u64> = levels.iter().map(|l| l.availability(l.healthy)).collect();
-    let degraded: Vec<u64> = levels.iter().map(|l| l.availability(l.degraded)).collect();
-    let total = healthy.iter().chain(&degraded).sum::<u64>().min(100);
-    let panics = |level: &Level<'_>| total < 100 && level.is_in_panic(panic_threshold);
-    if !levels.is_empty() && levels.iter().all(&panics) {
+    let mut healthy: Vec<u64> = levels.iter().map(|l| l.availability(l.healthy)).collect();
+    let mut degraded: Vec<u64> = levels.iter().map(|l| l.availability(l.degraded)).collect();
+    let mut total = healthy.iter().chain(&degraded).sum::<u64>().min(100);
+    let is_short = total < 100;
+    let panics = |level: &Level<'_>| is_short && level.is_in_panic(panic_threshold);
+    let is_any_left = levels.iter().any(|level| level.is_left);
+    if !levels.is_empty() && !is_any_left && levels.iter().all(&panics) {
         return loads_in_panic(levels);
+    }
+    if is_any_left {
+        // Who panics is as it was: only the shares change.
+        let left = || levels.iter().map(|level| level.is_left);
+        healthy.iter_mut().chain(&mut degraded).zip(left().chain(left())).for_each(|(available, is_left)| {
+            if is_left {
+                *available = 0;
+            }
+        });
+        total = healthy.iter().chain(&degraded).sum::<u64>().min(100);
     }
     if total == 0 {
         return Vec::new();

@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
-use super::super::{MAGLEV_SIZE, RingSize, xx_hash};
+use super::super::{MAGLEV_SIZE, RingShape, xx_hash};
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -25,6 +25,7 @@ fn candidates(priorities: &[&str]) -> Vec<Candidate<'static>> {
                 weight: 1,
                 standing,
                 key,
+                is_left: false,
             });
         }
     }
@@ -140,7 +141,7 @@ fn localities_share_by_weight_less_what_is_missing_of_their_health() {
 #[test]
 fn a_hash_leads_to_the_same_endpoint_again_and_to_others_at_further_attempts() {
     let all = candidates(&["hhhh"]);
-    for policy in [LoadBalancing::RingHash(RingSize::default()), LoadBalancing::Maglev(MAGLEV_SIZE)] {
+    for policy in [LoadBalancing::RingHash(RingShape::default()), LoadBalancing::Maglev(MAGLEV_SIZE)] {
         let table = Table::new(policy, &Spread::default(), &all);
         for n in 0..100 {
             let hash = Some(xx_hash(&n.to_string().into_bytes(), 0));
@@ -171,7 +172,7 @@ proptest! {
             LoadBalancing::RoundRobin,
             LoadBalancing::LeastRequest,
             LoadBalancing::Random,
-            LoadBalancing::RingHash(RingSize { minimum: 64, maximum: 128 }),
+            LoadBalancing::RingHash(RingShape { minimum: 64, maximum: 128, ..RingShape::default() }),
             LoadBalancing::Maglev(251),
         ];
         let all = candidates(&priorities.iter().map(String::as_str).collect::<Vec<_>>());
@@ -197,6 +198,7 @@ fn no_endpoint_gets_much_more_than_its_part_of_what_is_hashed() {
             weight: 1,
             standing: Standing::Healthy,
             key: keys[position as usize],
+            is_left: false,
         })
         .collect();
     let bounded = Spread { hash_balance: Some(120), ..Spread::default() };
@@ -210,4 +212,17 @@ fn no_endpoint_gets_much_more_than_its_part_of_what_is_hashed() {
     let free = Table::new(LoadBalancing::Maglev(251), &Spread::default(), &candidates);
     let always = |_| free.pick(&Ask { hash: Some(7), ..Ask::default() }, |_| 9);
     assert!((0..9).map(always).all(|at| at == always(0)));
+}
+
+#[test]
+fn priorities_that_are_left_get_nothing_and_who_panics_is_as_before() {
+    let without = |priorities: &[&str], left: u32| -> Vec<u32> {
+        let mut all = candidates(priorities);
+        all.iter_mut().for_each(|candidate| candidate.is_left = candidate.priority == left);
+        percents(&Table::new(LoadBalancing::Random, &spread(50.0), &all)).into_keys().collect()
+    };
+    assert_eq!(without(&["hh", "h", "h"], 0), [2]);
+    assert_eq!(without(&["hh", "huuu"], 0), [2], "it is not in panic, as the first is healthy");
+    assert_eq!(without(&["hu", "huuu"], 1), [0]);
+    assert_eq!(without(&["hh", "uu"], 0), [], "there is nothing else");
 }

@@ -4,7 +4,7 @@
 use crate::failure::Failure;
 use crate::snapshot::{ClusterState, EndpointState, Wish};
 use http::HeaderMap;
-use model::balance::SUBSET_NAMESPACE;
+use model::balance::{SUBSET_NAMESPACE, SubsetTables};
 use model::metadata::Value;
 use model::retry::RetryPolicy;
 use std::sync::Arc;
@@ -34,20 +34,69 @@ pub(super) fn shuns(policy: &RetryPolicy, tried: &[u64], endpoint: &EndpointStat
     is_canary || is_omitted
 }
 
+/// Priorities that retries leave, as tries show that they are no good (`previous_priorities`).
+#[derive(Default)]
+pub(super) struct Departure {
+    /// Those of the tries so far.
+    tried: Vec<u32>,
+    left: Vec<u32>,
+}
+
+impl Departure {
+    /// Notes a try.
+    pub(super) fn note(&mut self, policy: &RetryPolicy, cluster: &ClusterState, endpoint: u64) {
+        if leaves_after(policy).is_some() {
+            self.tried.extend(cluster.priority_of(endpoint));
+        }
+    }
+
+    /// Who may be picked, where priorities are left by now.
+    pub(super) fn tables(
+        &mut self,
+        policy: &RetryPolicy,
+        cluster: &ClusterState,
+    ) -> Option<Arc<SubsetTables>> {
+        let after = leaves_after(policy).filter(|after| self.tried.len() >= *after)?;
+        if self.tried.len().is_multiple_of(after) {
+            self.left.clone_from(&self.tried);
+            self.left.sort_unstable();
+            self.left.dedup();
+        }
+        if self.left.is_empty() {
+            return None;
+        }
+        let tables = cluster.elsewhere(&self.left);
+        if tables.is_none() {
+            // All were tried: they begin anew.
+            *self = Self::default();
+        }
+        tables
+    }
+}
+
+fn leaves_after(policy: &RetryPolicy) -> Option<usize> {
+    policy.more.as_ref()?.leaves_priorities_after.map(|after| after.max(1) as usize)
+}
+
 /// Chooses an endpoint that is not left out, in so many picks; then any.
 pub(super) fn choose<'c>(
     cluster: &'c ClusterState,
+    tables: Option<&SubsetTables>,
     wish: &Wish<'_>,
     picks: u32,
     shuns: impl Fn(&EndpointState) -> bool,
 ) -> Option<&'c Arc<EndpointState>> {
-    let mut found = cluster.choose(wish)?;
+    let pick = |wish: &Wish<'_>| match tables {
+        Some(tables) => cluster.choose_from(tables, wish),
+        None => cluster.choose(wish),
+    };
+    let mut found = pick(wish)?;
     for number in 1..picks.max(1) {
         if !shuns(found) {
             break;
         }
         let random = wish.random.rotate_left(number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        found = cluster.choose(&Wish { random, ..*wish })?;
+        found = pick(&Wish { random, ..*wish })?;
     }
     Some(found)
 }

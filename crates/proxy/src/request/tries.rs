@@ -5,7 +5,7 @@ use super::edits::Outbound;
 use super::forward::{Plan, endpoint_host};
 use super::limits::Deadline;
 use super::passing::poll_limits;
-use super::retrying::{asked_pause, choose, shuns, try_limit};
+use super::retrying::{Departure, asked_pause, choose, shuns, try_limit};
 use super::{Cause, Stage};
 use crate::failure::Failure;
 use crate::record::{Exchange, UpstreamRecord};
@@ -53,6 +53,7 @@ pub(super) struct Tries<'t> {
     /// The request's headers are looked at after a try, and copied for it; else the try takes them.
     needs_head_again: bool,
     tried: Vec<u64>,
+    departure: Departure,
     /// The endpoint of the try that is on.
     trying: Option<Arc<EndpointState>>,
     /// The leave that this retry has, where retries are limited.
@@ -94,6 +95,7 @@ impl<'t> Tries<'t> {
             replay,
             needs_head_again,
             tried: Vec::new(),
+            departure: Departure::default(),
             begun: false,
             trying: None,
             retrying: None,
@@ -261,15 +263,18 @@ impl<'t> Tries<'t> {
         let wish = Wish { random, hash: self.plan.hash, subset: &self.plan.subset, avoid, picks };
         let session = self.plan.session.as_ref().filter(|_| self.tried.is_empty());
         let named = self.plan.destination.as_ref().or(session);
+        let tables = self.policy.and_then(|p| self.departure.tables(p, self.plan.cluster));
+        let tables = tables.as_deref();
         let shuns = |endpoint: &EndpointState| self.policy.is_some_and(|p| shuns(p, &self.tried, endpoint));
-        let Some(endpoint) = named
-            .or_else(|| choose(self.plan.cluster, &wish, self.policy.map_or(1, |p| p.host_picks), shuns))
-        else {
+        let Some(endpoint) = named.or_else(|| {
+            choose(self.plan.cluster, tables, &wish, self.policy.map_or(1, |p| p.host_picks), shuns)
+        }) else {
             let detail = Some(self.plan.cluster.describe_absence());
             return Err(TryFailed { failure: Failure::NoHealthyEndpoint, detail, retry: false });
         };
-        if self.policy.is_some() {
+        if let Some(policy) = self.policy {
             self.tried.push(endpoint.id);
+            self.departure.note(policy, self.plan.cluster, endpoint.id);
         }
         self.trying = Some(endpoint.clone());
         match self.plan.cluster.announces() {

@@ -4,6 +4,7 @@
 use super::announced::{self, Announced};
 use super::destinations::Destinations;
 use super::endpoint::EndpointState;
+use super::tables::Tables;
 use super::transport::Transports;
 use super::usage::{Limited, Permit, Usage};
 use super::{Config, Snapshot};
@@ -33,7 +34,7 @@ pub struct ClusterState {
     /// Where each endpoint is.
     places: Vec<Place>,
     /// Made anew whenever an endpoint's health changes.
-    tables: ArcSwap<SubsetTables>,
+    tables: ArcSwap<Tables>,
     turn: Arc<AtomicU64>,
     alarm: Arc<Notify>,
     /// Health in percent, a little more than is there.
@@ -137,6 +138,13 @@ impl ClusterState {
 
     /// Looks at the health of its endpoints again. One caller at a time: the thread that publishes.
     pub fn refresh(&self) {
+        self.tables.store(Arc::new(Tables::new(self.tables_leaving(&[]))));
+        let percent = (140 * self.usable()).checked_div(self.endpoints.len()).unwrap_or(0).min(100);
+        self.availability.store(percent as u32, Ordering::Relaxed);
+    }
+
+    /// Who may be picked where other priorities than `left` are wanted.
+    fn tables_leaving(&self, left: &[u32]) -> SubsetTables {
         let keys: Vec<String> = match self.config.load_balancing.is_consistent() {
             true => self.endpoints.iter().map(|endpoint| self.hash_key(endpoint)).collect(),
             false => Vec::new(),
@@ -149,14 +157,25 @@ impl ClusterState {
             weight: endpoint.endpoint.weight,
             standing: endpoint.standing(&self.config),
             key: keys.get(at).map_or("", String::as_str),
+            is_left: left.contains(&place.priority),
         };
         let candidates: Vec<Candidate<'_>> =
             self.endpoints.iter().zip(&self.places).enumerate().map(candidate).collect();
         let labels = |at: u32| self.endpoints.get(at as usize)?.endpoint.metadata.0.get(SUBSET_NAMESPACE);
-        let tables = SubsetTables::new(self.config.load_balancing, &self.config.spread, &candidates, &labels);
-        self.tables.store(Arc::new(tables));
-        let percent = (140 * self.usable()).checked_div(self.endpoints.len()).unwrap_or(0).min(100);
-        self.availability.store(percent as u32, Ordering::Relaxed);
+        SubsetTables::new(self.config.load_balancing, &self.config.spread, &candidates, &labels)
+    }
+
+    /// Who may be picked in other priorities than `left`, which are sorted; `None` where nothing else can be used.
+    pub fn elsewhere(&self, left: &[u32]) -> Option<Arc<SubsetTables>> {
+        let tables = self.tables.load();
+        let found = tables.elsewhere(left, || self.tables_leaving(left));
+        (found.all().usable() > 0).then_some(found)
+    }
+
+    /// The priority of one of its endpoints.
+    pub fn priority_of(&self, id: u64) -> Option<u32> {
+        let at = self.endpoints.iter().position(|endpoint| endpoint.id == id)?;
+        self.places.get(at).map(|place| place.priority)
     }
 
     /// What an endpoint is hashed by, as in Envoy.
@@ -184,7 +203,11 @@ impl ClusterState {
 
     /// The endpoint for a request; `None` when none may be used.
     pub fn choose(&self, wish: &Wish<'_>) -> Option<&Arc<EndpointState>> {
-        let tables = self.tables.load();
+        self.choose_from(&self.tables.load().all, wish)
+    }
+
+    /// The same, from `tables`.
+    pub fn choose_from(&self, tables: &SubsetTables, wish: &Wish<'_>) -> Option<&Arc<EndpointState>> {
         let table = tables.table(wish.subset)?;
         let active =
             |at: u32| self.endpoints.get(at as usize).map_or(0, |e| e.active.load(Ordering::Relaxed));

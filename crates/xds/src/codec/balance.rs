@@ -2,7 +2,7 @@
 //! everybody reads it.
 
 use super::headers;
-use super::place::{Decoded, Place, fields};
+use super::place::{DecodeError, Decoded, Place, fields};
 use super::spread;
 use super::value::{self, encode_number, type_name, unpack};
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
@@ -10,10 +10,11 @@ use envoy_types::pb::envoy::config::core::v3::RuntimeDouble;
 use envoy_types::pb::envoy::extensions::load_balancing_policies as policies;
 use envoy_types::pb::google::protobuf::{Any, UInt32Value, UInt64Value};
 use http::HeaderName;
-use model::balance::{LoadBalancing, MAGLEV_SIZE, RingSize, Spread};
+use model::balance::{LoadBalancing, MAGLEV_SIZE, PlaceHash, RingShape, Spread};
 use model::cluster::Discovery;
 use policies::common::v3::locality_lb_config::LocalityConfigSpecifier;
 use policies::common::v3::{ConsistentHashingLbConfig, LocalityLbConfig};
+use proto::cluster::ring_hash_lb_config::HashFunction;
 use proto::cluster::{LbConfig, LbPolicy};
 
 /// The policy of a cluster, and what of `spread` comes with it.
@@ -51,10 +52,14 @@ pub(crate) fn decode(
         (Ok(LbPolicy::RingHash), _) => match config {
             Some(LbConfig::RingHashLbConfig(config)) => {
                 let place = place.field("ring_hash_lb_config");
-                place.refuse("hash_function", &config.hash_function)?;
-                decode_ring(&place, &config.minimum_ring_size, &config.maximum_ring_size)
+                let hash = match HashFunction::try_from(config.hash_function) {
+                    Ok(HashFunction::XxHash) => PlaceHash::Xx,
+                    Ok(HashFunction::MurmurHash2) => PlaceHash::Murmur2,
+                    Err(_) => return Err(unknown_hash(&place, config.hash_function)),
+                };
+                decode_ring(&place, (&config.minimum_ring_size, &config.maximum_ring_size), hash)
             }
-            _ => Ok(LoadBalancing::RingHash(RingSize::default())),
+            _ => Ok(LoadBalancing::RingHash(RingShape::default())),
         },
         (Ok(LbPolicy::Maglev), _) => match config {
             Some(LbConfig::MaglevLbConfig(config)) => {
@@ -119,22 +124,26 @@ fn decode_choices(place: &Place<'_>, count: &Option<UInt32Value>) -> Decoded<u32
     }
 }
 
+fn unknown_hash(place: &Place<'_>, number: i32) -> DecodeError {
+    place.field("hash_function").unsupported(format_args!("hash function {number}"))
+}
+
 /// Envoy's own bound.
 const LARGEST_RING: u64 = 8 << 20;
 
 fn decode_ring(
     place: &Place<'_>,
-    minimum: &Option<UInt64Value>,
-    maximum: &Option<UInt64Value>,
+    (minimum, maximum): (&Option<UInt64Value>, &Option<UInt64Value>),
+    hash: PlaceHash,
 ) -> Decoded<LoadBalancing> {
-    let default = RingSize::default();
+    let default = RingShape::default();
     let minimum = minimum.map_or(default.minimum, |size| size.value);
     let maximum = maximum.map_or(default.maximum, |size| size.value);
     if minimum > maximum || maximum > LARGEST_RING {
         let problem = format_args!("a ring of {minimum} to {maximum} places (at most {LARGEST_RING})");
         return Err(place.field("minimum_ring_size").unsupported(problem));
     }
-    Ok(LoadBalancing::RingHash(RingSize { minimum, maximum }))
+    Ok(LoadBalancing::RingHash(RingShape { minimum, maximum, hash }))
 }
 
 /// Envoy's own bound.
@@ -200,11 +209,14 @@ pub(crate) fn encode(
             (LbPolicy::LeastRequest, says.then_some(LbConfig::LeastRequestLbConfig(config)))
         }
         (_, LoadBalancing::Random) => (LbPolicy::Random, None),
-        (_, LoadBalancing::RingHash(size)) => {
+        (_, LoadBalancing::RingHash(shape)) => {
             let config = proto::cluster::RingHashLbConfig {
-                minimum_ring_size: large(size.minimum),
-                maximum_ring_size: large(size.maximum),
-                ..Default::default()
+                minimum_ring_size: large(shape.minimum),
+                maximum_ring_size: large(shape.maximum),
+                hash_function: match shape.hash {
+                    PlaceHash::Xx => HashFunction::XxHash,
+                    PlaceHash::Murmur2 => HashFunction::MurmurHash2,
+                } as i32,
             };
             (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(config)))
         }
@@ -268,15 +280,17 @@ fn decode_policy(place: &Place<'_>, any: &Any, spread: &mut Spread) -> Decoded<O
         }
         "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash" => {
             let config: policies::ring_hash::v3::RingHash = unpack(place, any)?;
-            // The hash by default is 1 here, and 0 means that nothing is said.
-            if config.hash_function > 1 {
-                return Err(place.field("hash_function").unsupported("MURMUR_HASH_2"));
-            }
+            use policies::ring_hash::v3::ring_hash::HashFunction;
+            let hash = match HashFunction::try_from(config.hash_function) {
+                Ok(HashFunction::DefaultHash | HashFunction::XxHash) => PlaceHash::Xx,
+                Ok(HashFunction::MurmurHash2) => PlaceHash::Murmur2,
+                Err(_) => return Err(unknown_hash(place, config.hash_function)),
+            };
             spread.hash_balance = spread::decode_bound(place, &config.hash_balance_factor)?;
             spread.weighted_localities = config.locality_weighted_lb_config.is_some();
             decode_consistent(place, &config.consistent_hashing_lb_config, spread)?;
             spread.hash_host_names |= config.use_hostname_for_hashing;
-            decode_ring(place, &config.minimum_ring_size, &config.maximum_ring_size).map(Some)
+            decode_ring(place, (&config.minimum_ring_size, &config.maximum_ring_size), hash).map(Some)
         }
         "envoy.extensions.load_balancing_policies.maglev.v3.Maglev" => {
             let config: policies::maglev::v3::Maglev = unpack(place, any)?;

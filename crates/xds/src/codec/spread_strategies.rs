@@ -4,7 +4,7 @@
 use super::strategies::{duration, header_name, json, name, string_match};
 use model::affinity::{AffinityCookie, HashPolicy, HashSource};
 use model::balance::{
-    Criteria, Fallback, LoadBalancing, RingSize, SlowStart, Spread, SubsetSelector, Subsets,
+    Criteria, Fallback, LoadBalancing, PlaceHash, RingShape, SlowStart, Spread, SubsetSelector, Subsets,
 };
 use model::cluster::{Connections, Keepalive, Pings};
 use model::health::{HealthCheck, HttpProbe, Probe};
@@ -44,8 +44,10 @@ fn policy() -> Of<LoadBalancing> {
         Just(LoadBalancing::RoundRobin),
         Just(LoadBalancing::LeastRequest),
         Just(LoadBalancing::Random),
-        (1u64..2000, 2000u64..8_000_000)
-            .prop_map(|(minimum, maximum)| LoadBalancing::RingHash(RingSize { minimum, maximum })),
+        (1u64..2000, 2000u64..8_000_000).prop_map(|(minimum, maximum)| {
+            let hash = if minimum % 2 == 0 { PlaceHash::Xx } else { PlaceHash::Murmur2 };
+            LoadBalancing::RingHash(RingShape { minimum, maximum, hash })
+        }),
         select(vec![251, 65_537]).prop_map(LoadBalancing::Maglev),
     ]
     .boxed()
