@@ -99,7 +99,6 @@ pub(crate) static WORDS: &[Word] = &[
         )
     },
     in_envoy(DR, "proxyProtocol", "it makes no connection to such a destination"),
-    in_envoy(DR, "retryBudget.budgetInterval", "requests that are under way now count"),
     of_value(not_yet(GATEWAY, "servers[].bind", "nothing listens for this server"), "unix:///path"),
     not_here(GATEWAY, "servers[].defaultEndpoint", "nobody implements it"),
     not_here(GATEWAY, "port.targetPort", "the LocalMesh says where a gateway listens"),

@@ -10,6 +10,7 @@ mod announced;
 mod destinations;
 mod endpoint;
 mod listener;
+mod recent;
 mod tables;
 mod transport;
 mod needs;

@@ -123,9 +123,18 @@ fn retries_beyond_the_budget_are_not_made() {
         assert_eq!(upstream.seen().len(), 1);
         Arc::make_mut(&mut limited.limits).default.retry_budget =
             Some(RetryBudget { percent: 20.0, minimum: 1, ..RetryBudget::default() });
-        proxy.configure(routes, vec![limited]);
+        proxy.configure(routes.clone(), vec![limited.clone()]);
         proxy.fetch("/").await;
         assert_eq!(upstream.seen().len(), 3);
+        // Half of those that began lately: of the first alone none, of two one.
+        let interval = Duration::from_secs(3600);
+        Arc::make_mut(&mut limited.limits).default.retry_budget =
+            Some(RetryBudget { percent: 50.0, minimum: 0, interval });
+        proxy.configure(routes, vec![limited]);
+        for seen in [4, 6] {
+            assert_eq!(proxy.fetch("/").await.status(), 503);
+            assert_eq!(upstream.seen().len(), seen);
+        }
     });
 }
 

@@ -4,6 +4,7 @@
 use super::announced::{self, Announced};
 use super::destinations::Destinations;
 use super::endpoint::EndpointState;
+use super::recent::Recent;
 use super::tables::Tables;
 use super::transport::Transports;
 use super::usage::{Limited, Permit, Usage};
@@ -43,6 +44,8 @@ pub struct ClusterState {
     destinations: Option<Destinations>,
     /// Endpoints as they are for one client, where they are told of it.
     announced: Option<Announced>,
+    /// Requests that began lately, where retries are limited by those.
+    recent: Option<Arc<Recent>>,
 }
 
 /// An endpoint's place in the assignment.
@@ -127,6 +130,7 @@ impl ClusterState {
             availability: AtomicU32::new(0),
             destinations: Destinations::new(cluster, &mut transports),
             announced: cluster.proxy_header.map(Announced::new),
+            recent: Recent::of(&cluster.limits, old.and_then(|old| old.recent.as_ref())),
         };
         state.refresh();
         Arc::new(state)
@@ -345,12 +349,21 @@ impl ClusterState {
         }
     }
 
-    /// Leave for one retry more; as [`take`](Self::take). A budget is a share of the requests under way.
+    /// Notes that a request begins, where retries are limited by how many did lately.
+    pub fn note_request(&self, priority: Priority) {
+        if let Some(recent) = &self.recent {
+            recent.note(priority);
+        }
+    }
+
+    /// Leave for one retry more; as [`take`](Self::take). A budget is a share of the requests under way, or of those
+    /// that began lately.
     pub fn take_retry(&self, priority: Priority) -> Result<Option<Permit>, Limited> {
         let limits = self.config.limits.of(priority);
         let active = || self.endpoints.iter().map(|e| u64::from(e.active.load(Ordering::Relaxed))).sum();
+        let begun = self.recent.as_ref().and_then(|recent| recent.count(priority));
         let allowed = match limits.retry_budget {
-            Some(budget) => budget.allowed(active()),
+            Some(budget) => budget.allowed(begun.unwrap_or_else(active)),
             None => match limits.retries {
                 Some(limit) => limit.into(),
                 None => return Ok(None),

@@ -39,6 +39,7 @@ impl Pools {
         priority: Priority,
     ) -> Result<Lease, ConnectError> {
         let permit = cluster.take(Limited::Requests, priority)?;
+        cluster.note_request(priority);
         if !cluster.config.health_checks.is_empty() {
             cluster.usage.note_traffic();
         }
