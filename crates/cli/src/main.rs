@@ -37,6 +37,8 @@ enum Command {
     Up(up::Up),
     #[command(hide = true)]
     ExecWithParent(parent::ExecWithParent),
+    #[command(hide = true)]
+    TryNetwork(up::world::TryNetwork),
 }
 
 fn main() -> ExitCode {
@@ -51,5 +53,6 @@ fn main() -> ExitCode {
         Command::Sample(sample) => sample.run(),
         Command::Up(up) => up.run(),
         Command::ExecWithParent(exec) => exec.run(),
+        Command::TryNetwork(attempt) => attempt.run(),
     }
 }

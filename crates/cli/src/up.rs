@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) mod exec;
 pub(crate) mod run;
-mod world;
+pub(crate) mod world;
 mod mesh;
 mod summary;
 mod workload;
@@ -44,10 +44,11 @@ mod expand;
 #[derive(Args)]
 #[command(after_help = "Examples:\n  ieum up examples/bookinfo\n  \
         ieum up examples/bookinfo --json | jq -r .gateways.ingress\n  \
+        ieum up a --capture proxy        applications call others by http_proxy\n  \
         ieum up a --port-base 16000      a second mesh beside one at 15000\n  \
         ieum up a --proxy-program 'reviews-*=envoy -c $(BOOTSTRAP) --disable-hot-restart'\n\n\
         A command sees PORT and HOST (where to listen), PORT_<number or name> for each port, POD_NAME,\n\
-        POD_NAMESPACE, POD_IP, http_proxy (the way into the mesh) and the container's own variables.")]
+        POD_NAMESPACE, POD_IP and the container's own variables; with --capture proxy http_proxy, the way into the mesh.")]
 pub(crate) struct Up {
     /// Folder of YAML files.
     #[arg(value_name = "DIR")]
@@ -68,9 +69,9 @@ pub(crate) struct Up {
     /// Another program as proxy of workloads or gateways, `*` for any text in their name; may be given several times.
     #[arg(long, value_name = "NAME=COMMAND", value_parser = proxy_program)]
     proxy_program: Vec<(String, Vec<String>)>,
-    /// How what applications send gets to their sidecars.
-    #[arg(long, value_enum, value_name = "HOW", default_value = "proxy")]
-    capture: world::Capture,
+    /// How what applications send gets to their sidecars [default: netns where this machine lets us, else proxy].
+    #[arg(long, value_enum, value_name = "HOW")]
+    capture: Option<world::Capture>,
     /// Set where this is the mesh in its own world: the ports of the control plane.
     #[arg(long, hide = true, value_parser = world::control_ports)]
     inside: Option<ports::ControlPorts>,
@@ -100,13 +101,11 @@ impl Up {
             // Before anything is started, so that no signal goes by unnoticed.
             let mut stops =
                 mesh::Stops::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
-            match (self.capture, self.inside) {
-                (world::Capture::Netns, None) => {
-                    drop(printer);
-                    world::run(&self, &mut stops).await
-                }
-                _ => self.serve(printer, stops).await.map(|()| ExitCode::SUCCESS),
+            if self.inside.is_none() && self.capture().await == world::Capture::Netns {
+                drop(printer);
+                return world::run(&self, &mut stops).await;
             }
+            self.serve(printer, stops).await.map(|()| ExitCode::SUCCESS)
         });
         // What relays output ends with its process; nothing else is left.
         runtime.shutdown_background();
@@ -139,6 +138,36 @@ impl Up {
             json: self.json,
         };
         mesh::run(context, options, folder, stops).await
+    }
+
+    /// As asked for, or else as this machine lets us.
+    async fn capture(&self) -> world::Capture {
+        if let Some(capture) = self.capture {
+            return capture;
+        }
+        if self.has_other_sidecars() {
+            // They answer no names.
+            eprintln!(
+                "note: traffic is not captured where sidecars are other programs; applications are given http_proxy"
+            );
+            return world::Capture::Proxy;
+        }
+        match world::find_possible().await {
+            Ok(()) => world::Capture::Netns,
+            Err(why) => {
+                eprintln!(
+                    "note: traffic is not captured here, applications are given http_proxy instead: {why}"
+                );
+                world::Capture::Proxy
+            }
+        }
+    }
+
+    /// What is wrong with the folder is told when it is read for good.
+    fn has_other_sidecars(&self) -> bool {
+        let Ok(folder) = folder::Folder::open(&self.folder) else { return false };
+        let (plan, _) = plan::plan(&folder.objects(), &self.proxy_program);
+        plan.workloads.values().any(|workload| matches!(workload.template.sidecar, plan::Proxy::Other(_)))
     }
 
     /// Where the mesh keeps what it keeps.

@@ -8,9 +8,9 @@ mod mesh;
 use mesh::{BOUND, Mesh};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -207,6 +207,37 @@ fn unmodified_programs_are_in_the_mesh() {
     let script = "import socket\ntry: socket.getaddrinfo('nobody.default.svc.cluster.local', 80)\n\
                   except socket.gaierror as error: print(error.errno == socket.EAI_NONAME)";
     assert_eq!(printed(&mesh, &["python3", "-c", script]).trim(), "True");
+}
+
+/// What `ieum up` does of itself: captured where that is possible, and told in one line where it is not.
+#[test]
+fn capture_is_what_a_mesh_does_where_it_can() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut up = Command::new(env!("CARGO_BIN_EXE_ieum"));
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("mesh");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("mesh.yaml"), MESH).unwrap();
+    up.arg("up").arg(&folder).args(["--json", "--port-base", "0", "--state-dir"]);
+    let mut up = up
+        .arg(place.path().join("state"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::from(std::fs::File::create(place.path().join("said")).unwrap()))
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(up.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let address = ready["workloads"]["web"][0]["address"].as_str().unwrap().to_owned();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(up.id() as i32).unwrap(), Signal::TERM)
+        .unwrap();
+    up.wait().unwrap();
+    let said = std::fs::read_to_string(place.path().join("said")).unwrap();
+    if hindrance().is_none() {
+        assert!(address.starts_with("10.77."), "{address}\n{said}");
+    } else {
+        assert!(address.starts_with("127.") && said.contains("note: traffic is not captured"), "{said}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::{ExitCode, ExitStatus};
+use std::process::{ExitCode, ExitStatus, Stdio};
 use std::sync::Arc;
 use tokio::process::Command;
 
@@ -29,6 +29,41 @@ pub(super) fn control_ports(text: &str) -> Result<ControlPorts, String> {
     let [xds, xds_tls, admin] = ports[..] else { return Err("expected three ports".to_owned()) };
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     Ok(ControlPorts { xds: at(xds), xds_tls: at(xds_tls), admin: at(admin) })
+}
+
+/// Whether there can be a mesh in a world of its own; if not, why, and what to do.
+pub(super) async fn find_possible() -> Result<(), String> {
+    let ieum = std::env::current_exe().map_err(|e| format!("cannot find our own program: {e}"))?;
+    let mut command = Command::new(&ieum);
+    command
+        .args(["exec-with-parent", "--parent", &std::process::id().to_string(), "--new-world", "--"])
+        .arg(&ieum)
+        .arg("try-network")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = command.output().await.map_err(|error| format!("cannot start: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let why = said.lines().find_map(|line| line.strip_prefix("error: "));
+    Err(why.unwrap_or("it is not said why").to_owned())
+}
+
+/// Try what a mesh in a world of its own needs, in one that is thrown away.
+#[derive(clap::Args)]
+pub(crate) struct TryNetwork {}
+
+impl TryNetwork {
+    pub(crate) fn run(self) -> ExitCode {
+        match super::network::try_out() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
 }
 
 /// Runs the mesh in a world of its own until it ends.

@@ -26,6 +26,9 @@ pub(crate) const BOUND: Duration = Duration::from_secs(60);
 /// how stock Envoy does under our control plane.
 const PROXY_PROGRAM: &str = "IEUM_TEST_PROXY";
 
+/// Environment variable with another `--capture`, to see which of the same tests pass.
+const CAPTURE: &str = "IEUM_TEST_CAPTURE";
+
 /// A running mesh; dropping it stops it.
 pub(crate) struct Mesh {
     up: Child,
@@ -70,10 +73,14 @@ impl Mesh {
     }
 
     fn start_in(place: TempDir, folder: PathBuf, program: Option<&str>, more: &[&str]) -> Self {
+        // What is tested of capture says so; the others count on ports of this machine.
+        let capture = std::env::var(CAPTURE).unwrap_or_else(|_| "proxy".to_owned());
+        let is_said = more.contains(&"--capture");
         let mut up = Command::new(env!("CARGO_BIN_EXE_ieum"))
             .args(["up", folder.to_str().unwrap(), "--json", "--port-base", "0"])
             .args(["--state-dir", place.path().join("state").to_str().unwrap()])
             .args(more)
+            .args(["--capture", &capture].iter().filter(|_| !is_said))
             .args(program.iter().flat_map(|p| ["--proxy-program".to_owned(), format!("*={p}")]))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
