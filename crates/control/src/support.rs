@@ -11,8 +11,6 @@ pub(crate) enum Standing {
     NotYet,
     /// At gateways it does.
     AtGateways,
-    /// In stock Envoy it does.
-    InEnvoy,
     /// There is nothing here that it could be about.
     NotHere,
 }
@@ -32,10 +30,6 @@ pub(crate) struct Word {
 
 const fn not_yet(kind: &'static str, path: &'static str, instead: &'static str) -> Word {
     Word { kind, path, value: None, standing: Standing::NotYet, instead }
-}
-
-const fn in_envoy(kind: &'static str, path: &'static str, instead: &'static str) -> Word {
-    Word { kind, path, value: None, standing: Standing::InEnvoy, instead }
 }
 
 const fn not_here(kind: &'static str, path: &'static str, instead: &'static str) -> Word {
@@ -98,7 +92,6 @@ pub(crate) static WORDS: &[Word] = &[
             "lead to it by an egress gateway: a sidecar's connections go straight to the destination",
         )
     },
-    in_envoy(DR, "proxyProtocol", "it makes no connection to such a destination"),
     of_value(not_yet(GATEWAY, "servers[].bind", "nothing listens for this server"), "unix:///path"),
     not_here(GATEWAY, "servers[].defaultEndpoint", "nobody implements it"),
     not_here(GATEWAY, "port.targetPort", "the LocalMesh says where a gateway listens"),
@@ -221,9 +214,6 @@ fn describe(kind: &str, path: &str) -> String {
     });
     let text = |word: &Word| match word.standing {
         Standing::NotYet => format!("**not yet**: {}", word.instead),
-        Standing::InEnvoy => {
-            format!("honoured in stock Envoy; **not yet** in `ieum proxy`: {}", word.instead)
-        }
         Standing::AtGateways => format!("honoured at gateways; **not yet** in sidecars: {}", word.instead),
         Standing::NotHere => format!("not meaningful here: {}", word.instead),
     };

@@ -99,7 +99,8 @@ fn health() -> Vec<Case> {
 fn elsewhere() -> Vec<Case> {
     let fail = |name, target, seen| get(name, target, &[HOST, "x-answer: status=503"]).status(503).seen(seen);
     vec![
-        fail("another try leaves the priority", "/elsewhere-at-once", &["/elsewhere-at-once"; 2]).body("two\n"),
+        fail("another try leaves the priority", "/elsewhere-at-once", &["/elsewhere-at-once"; 2])
+            .body("two\n"),
         fail("priorities are left after two tries each", "/elsewhere", &["/elsewhere"; 4]).body("two\n"),
         fail("when all priorities were left the first is back", "/elsewhere-all", &["/elsewhere-all"; 6])
             .body("one\n"),

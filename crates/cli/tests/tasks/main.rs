@@ -9,6 +9,7 @@ mod asking;
 mod task;
 mod traffic;
 
+mod announced;
 mod circuit_breaking;
 mod egress;
 mod egress_gateway;

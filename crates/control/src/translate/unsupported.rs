@@ -69,11 +69,6 @@ impl<'w> Walk<'w> {
                 (Standing::AtGateways, _) => self
                     .object
                     .info(path, format!("`{name}` takes effect at gateways, and not yet in sidecars")),
-                (Standing::InEnvoy, _) => {
-                    let message =
-                        format!("`{name}` takes effect in stock Envoy, and not yet in `ieum proxy`");
-                    self.object.warning(path, message)
-                }
                 (Standing::NotHere, _) => self.object.info(path, format!("`{name}` has no meaning here")),
             };
             self.found.push(diagnostic.help(word.instead));

@@ -147,7 +147,8 @@ impl Stage<'_> {
             }
             tried.push(endpoint.id);
             exchange.attempts += 1;
-            let outcome = connect(&plan.cluster.config, endpoint).await;
+            let told = plan.cluster.endpoint_for(endpoint, &self.context.connection.caller());
+            let outcome = connect(&plan.cluster.config, &told).await;
             let (local, peer_uri) = match &outcome {
                 Ok(connected) => (connected.facts.local, connected.facts.peer_uri.clone()),
                 Err(_) => (None, None),
