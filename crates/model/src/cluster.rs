@@ -74,6 +74,8 @@ pub struct Connections {
     pub max_streams: Option<u32>,
     /// Pings on HTTP/2 connections; `None` sends none.
     pub pings: Option<Pings>,
+    /// Where they come from; `None` leaves it to the system (`upstream_bind_config`).
+    pub source: Option<SocketAddr>,
     /// How names of headers are written to its endpoints over HTTP/1.
     pub header_case: HeaderCase,
 }

@@ -26,12 +26,16 @@ pub(crate) fn put(socket: &impl AsFd) -> io::Result<()> {
     MARK.get().map_or(Ok(()), |mark| SockRef::from(socket).set_mark(*mark))
 }
 
-/// Connects, with the mark.
-pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    if !is_set() {
+/// Connects, with the mark, and from `source` where it is of the same family.
+pub(crate) async fn connect(address: SocketAddr, source: Option<SocketAddr>) -> io::Result<TcpStream> {
+    let source = source.filter(|source| source.is_ipv4() == address.is_ipv4());
+    if !is_set() && source.is_none() {
         return TcpStream::connect(address).await;
     }
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     put(&socket)?;
+    if let Some(source) = source {
+        socket.bind(source)?;
+    }
     socket.connect(address).await
 }

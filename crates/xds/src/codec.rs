@@ -38,6 +38,7 @@ mod rewrite;
 mod route;
 mod secret;
 mod small_filter;
+mod source;
 mod spread;
 mod tables;
 mod text;

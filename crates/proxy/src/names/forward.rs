@@ -68,7 +68,7 @@ async fn ask_datagram(server: SocketAddr, message: &[u8]) -> io::Result<Vec<u8>>
 }
 
 async fn ask_stream(server: SocketAddr, message: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = mark::connect(server).await?;
+    let mut stream = mark::connect(server, None).await?;
     let length = u16::try_from(message.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes()[..], message].concat()).await?;
     let length = stream.read_u16().await?;

@@ -131,7 +131,7 @@ async fn establish(endpoint: &EndpointState, connections: &Connections) -> Resul
             Some((config, server_name.clone()))
         }
     };
-    let tcp = mark::connect(address).await.map_err(|e| ConnectError::Tcp(address, e))?;
+    let tcp = mark::connect(address, connections.source).await.map_err(|e| ConnectError::Tcp(address, e))?;
     // A request's head must not wait for an acknowledgement of the one before.
     tcp.set_nodelay(true).map_err(|e| ConnectError::Tcp(address, e))?;
     if let Some(keepalive) = connections.keepalive {

@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::core::v3 as core_proto;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
-use envoy_types::pb::google::protobuf::{Any, UInt32Value, UInt64Value};
+use envoy_types::pb::google::protobuf::{Any, BoolValue, UInt32Value, UInt64Value};
 use model::endpoint::EndpointAddress;
 
 fn refused_cluster(change: impl FnOnce(&mut cluster::Cluster)) -> String {
@@ -40,7 +40,13 @@ fn what_a_cluster_cannot_do_is_refused_by_field() {
             },
             "maglev_lb_config.table_size: 100 is no prime",
         ),
-        (|c| c.upstream_bind_config = Some(Default::default()), "upstream_bind_config: "),
+        (
+            |c| {
+                let freebind = Some(BoolValue { value: true });
+                c.upstream_bind_config = Some(core_proto::BindConfig { freebind, ..Default::default() });
+            },
+            "upstream_bind_config.freebind: ",
+        ),
         (
             |c| {
                 let custom =

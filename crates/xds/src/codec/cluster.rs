@@ -3,7 +3,7 @@
 use super::endpoint::{self, Names};
 use super::place::{Decoded, Place, all, fields};
 use super::value::{self, encode_duration, encode_number};
-use super::{balance, dns, health, limits, outlier, spread, transport, upstream};
+use super::{balance, dns, health, limits, outlier, source, spread, transport, upstream};
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
 use envoy_types::pb::envoy::config::core::v3::TcpKeepalive;
 use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig as AggregateConfig;
@@ -25,13 +25,12 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
             health_checks, dns_refresh_rate, dns_jitter, dns_failure_refresh_rate, respect_dns_ttl, dns_resolvers,
             use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config;
         checked: common_lb_config, lb_policy, load_balancing_policy, lb_config, lb_subset_config,
-            upstream_connection_options, max_requests_per_connection;
+            upstream_connection_options, max_requests_per_connection, upstream_bind_config;
         // Statistics, buffers, sockets' fine tuning, warming.
         ignored: alt_stat_name, stats_matcher, per_connection_buffer_limit_bytes,
             per_connection_buffer_high_watermark_timeout, wait_for_warm_on_init, cleanup_interval,
             ignore_health_on_host_removal, track_timeout_budgets, track_cluster_stats, preconnect_policy;
-        refused: transport_socket_matcher, upstream_bind_config,
-            close_connections_on_host_health_failure, filters, lrs_server,
+        refused: transport_socket_matcher, close_connections_on_host_health_failure, filters, lrs_server,
             lrs_report_endpoint_metrics, upstream_config, connection_pool_per_downstream_connection,
             queuing_policies;
     });
@@ -75,7 +74,9 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Clu
         http2: http2_protocol_options,
         as_downstream: *protocol_selection == cluster::ClusterProtocolSelection::UseDownstreamProtocol as i32,
     };
-    let spoken = upstream::decode(place, http)?;
+    let mut spoken = upstream::decode(place, http)?;
+    spoken.connections.source =
+        source::decode(&place.field("upstream_bind_config"), &cluster.upstream_bind_config)?;
     let choice = |(i, m)| decode_match(&place.item("transport_socket_matches", i), m);
     let mut metadata = value::decode_metadata(metadata);
     let provenance = value::take_provenance(&mut metadata);
@@ -247,6 +248,7 @@ pub(crate) fn encode(cluster: &Cluster) -> proto::Cluster {
         outlier_detection: cluster.outlier_detection.as_deref().map(outlier::encode),
         health_checks: cluster.health_checks.iter().map(health::encode).collect(),
         upstream_connection_options: encode_connections(&cluster.connections),
+        upstream_bind_config: cluster.connections.source.map(source::encode),
         typed_extension_protocol_options: upstream::encode(cluster),
         ..dns::encode(&cluster.discovery, &cluster.dns)
     };

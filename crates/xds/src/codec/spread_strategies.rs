@@ -14,6 +14,7 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 type Of<T> = BoxedStrategy<T>;
@@ -183,6 +184,7 @@ pub(super) fn connections() -> Of<Connections> {
             keepalive,
             max_duration,
             pings,
+            source: max_requests.map(|n| SocketAddr::from(([127, 0, 0, n as u8], 0))),
             header_case: model::header::HeaderCase::Proper,
         })
         .boxed()

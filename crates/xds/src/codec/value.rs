@@ -106,17 +106,21 @@ pub(crate) fn decode_address(
     place: &Place<'_>,
     address: &Option<proto::Address>,
 ) -> Decoded<EndpointAddress> {
-    let socket = match address.as_ref().and_then(|a| a.address.as_ref()) {
-        None => return Err(place.error("an address is missing")),
+    match address.as_ref().and_then(|a| a.address.as_ref()) {
+        None => Err(place.error("an address is missing")),
         Some(proto::address::Address::Pipe(pipe)) => {
-            return Err(place.field("pipe").unsupported(format_args!("Unix socket `{}`", pipe.path)));
+            Err(place.field("pipe").unsupported(format_args!("Unix socket `{}`", pipe.path)))
         }
         Some(proto::address::Address::EnvoyInternalAddress(_)) => {
-            return Err(place.field("envoy_internal_address").unsupported("an internal address"));
+            Err(place.field("envoy_internal_address").unsupported("an internal address"))
         }
-        Some(proto::address::Address::SocketAddress(socket)) => socket,
-    };
-    let place = place.field("socket_address");
+        Some(proto::address::Address::SocketAddress(socket)) => {
+            decode_socket(&place.field("socket_address"), socket)
+        }
+    }
+}
+
+pub(crate) fn decode_socket(place: &Place<'_>, socket: &proto::SocketAddress) -> Decoded<EndpointAddress> {
     fields!(place, socket => proto::SocketAddress {
         honoured: protocol, address, port_specifier;
         ignored: ipv4_compat;
@@ -140,16 +144,20 @@ pub(crate) fn decode_address(
 }
 
 pub(crate) fn encode_address(address: &EndpointAddress) -> Option<proto::Address> {
+    let address = Some(proto::address::Address::SocketAddress(encode_socket(address)));
+    Some(proto::Address { address })
+}
+
+pub(crate) fn encode_socket(address: &EndpointAddress) -> proto::SocketAddress {
     let (address, port) = match address {
         EndpointAddress::Socket(socket) => (socket.ip().to_string(), socket.port()),
         EndpointAddress::Name(name, port) => (name.clone(), *port),
     };
-    let socket = proto::SocketAddress {
+    proto::SocketAddress {
         address,
         port_specifier: Some(proto::socket_address::PortSpecifier::PortValue(port.into())),
         ..Default::default()
-    };
-    Some(proto::Address { address: Some(proto::address::Address::SocketAddress(socket)) })
+    }
 }
 
 /// Bytes given in the configuration or in a file it names; `None` when nothing is said.
