@@ -101,6 +101,10 @@ impl Up {
             // Before anything is started, so that no signal goes by unnoticed.
             let mut stops =
                 mesh::Stops::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
+            if self.capture == Some(world::Capture::Netns) && self.has_other_sidecars() {
+                return Err("`--capture netns` takes our own sidecars: other programs answer no names; choose `--capture proxy`"
+                    .to_owned());
+            }
             if self.inside.is_none() && self.capture().await == world::Capture::Netns {
                 drop(printer);
                 return world::run(&self, &mut stops).await;

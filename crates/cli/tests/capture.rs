@@ -209,6 +209,46 @@ fn unmodified_programs_are_in_the_mesh() {
     assert_eq!(printed(&mesh, &["python3", "-c", script]).trim(), "True");
 }
 
+/// Clients of other languages, with nothing set for them, and older and larger HTTP.
+#[test]
+fn clients_of_other_languages_need_no_change() {
+    const JAVA: &str = "import java.net.URI; import java.net.http.*; class Ask { public static void main(String[] a) throws Exception { \
+        var client = HttpClient.newHttpClient(); var request = HttpRequest.newBuilder(URI.create(\"http://web/\")).build(); \
+        System.out.println(client.send(request, HttpResponse.BodyHandlers.ofString()).statusCode()); } }";
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !is_possible() {
+        return;
+    }
+    let mesh = start(MESH);
+    if has("node") {
+        let script = "fetch('http://web/').then(answer => console.log(answer.status))";
+        assert_eq!(printed(&mesh, &["node", "-e", script]).trim(), "200");
+    }
+    if has("java") {
+        let file = mesh.folder.parent().unwrap().join("Ask.java");
+        std::fs::write(&file, JAVA).unwrap();
+        assert_eq!(printed(&mesh, &["java", file.to_str().unwrap()]).trim(), "200");
+    }
+    let code = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} %{size_download}", "--max-time", "50"];
+    let old = printed(&mesh, &[&code[..], &["--http1.0", "http://web/"]].concat());
+    assert!(old.starts_with("200 "), "{old}");
+    let large = printed(&mesh, &[&code[..], &["http://web/?size=100000000"]].concat());
+    assert_eq!(large, "200 100000000");
+}
+
+/// Each asks for a name and calls at once.
+#[test]
+fn a_thousand_programs_that_call_as_they_start_are_all_answered() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !is_possible() {
+        return;
+    }
+    let mesh = start(MESH);
+    let script = "failed=0; for i in $(seq 1000); do curl -sf -o /dev/null --max-time 20 http://web/ || \
+                  failed=$((failed + 1)); done; echo $failed";
+    assert_eq!(printed(&mesh, &["sh", "-c", script]).trim(), "0", "failed");
+}
+
 /// What `ieum up` does of itself: captured where that is possible, and told in one line where it is not.
 #[test]
 fn capture_is_what_a_mesh_does_where_it_can() {
