@@ -95,3 +95,36 @@ fn an_endpoint_that_answers_no_ping_is_given_up_when_the_cluster_says() {
         assert!(answer.headers()["x-ieum-reason"].to_str().unwrap().starts_with("upstream_reset"));
     });
 }
+
+#[test]
+fn when_endpoints_come_or_go_connections_are_made_anew_where_the_cluster_says_so() {
+    in_time(async {
+        for (renews, used) in [(false, [1, 1, 1]), (true, [1, 1, 2])] {
+            let upstream = Upstream::start(|_, _| ok("hello")).await;
+            let with = |priorities: u32, weight: u32| {
+                let mut changed = cluster("a", &[upstream.address]);
+                Arc::make_mut(&mut changed.spread).renews_connections = renews;
+                if let Discovery::Static(assignment) = &mut changed.discovery {
+                    assignment.localities[0].endpoints[0].weight = weight;
+                    let mut more = assignment.localities[0].clone();
+                    more.endpoints[0].address = EndpointAddress::Socket("127.0.0.1:1".parse().unwrap());
+                    assignment.localities.extend(
+                        (1..priorities).map(|priority| LocalityEndpoints { priority, ..more.clone() }),
+                    );
+                }
+                vec![changed]
+            };
+            let routes = || vec![route("/", Action::forward(to("a")))];
+            let proxy = Proxy::new(routes(), with(1, 1));
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(proxy.connect())).await.unwrap();
+            spawn_local(connection);
+            for clusters in [with(1, 1), with(1, 2), with(2, 2)] {
+                proxy.configure(routes(), clusters);
+                let answer = sender.send_request(get("/")).await.unwrap();
+                assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "hello");
+            }
+            assert_eq!(upstream.seen().iter().map(|seen| seen.connection).collect::<Vec<_>>(), used);
+        }
+    });
+}

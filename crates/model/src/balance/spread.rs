@@ -31,6 +31,8 @@ pub struct Spread {
     pub destination_header: Option<HeaderName>,
     /// The port that is used instead of the original destination's (`upstream_port_override`).
     pub destination_port: Option<u16>,
+    /// When endpoints come or go, no connection to any of them is used again (`close_connections_on_host_set_change`).
+    pub renews_connections: bool,
     /// Consistent hashing goes by host names instead of addresses.
     pub hash_host_names: bool,
 }
@@ -49,6 +51,7 @@ impl Default for Spread {
             subsets: None,
             destination_header: None,
             destination_port: None,
+            renews_connections: false,
             hash_host_names: false,
         }
     }

@@ -102,6 +102,7 @@ impl ClusterState {
             made: Vec::new(),
             preface: cluster.proxy_header.map(announced::own),
         };
+        let keeps = !cluster.spread.renews_connections || old.is_none_or(|old| old.has_same(&assignment));
         let localities = assignment.iter().flat_map(|a| &a.localities).enumerate();
         let mut endpoints = Vec::new();
         let mut places = Vec::new();
@@ -110,7 +111,14 @@ impl ClusterState {
                 let EndpointAddress::Socket(address) = endpoint.address else { continue };
                 let transport = cluster.transport_for(endpoint);
                 let before = old.and_then(|old| old.endpoint_at(address, transport));
-                endpoints.push(EndpointState::new(address, endpoint, transport, &mut transports, before));
+                endpoints.push(EndpointState::new(
+                    address,
+                    endpoint,
+                    transport,
+                    &mut transports,
+                    before,
+                    keeps,
+                ));
                 places.push(Place {
                     locality: number as u32,
                     locality_weight: locality.weight,
@@ -134,6 +142,20 @@ impl ClusterState {
         };
         state.refresh();
         Arc::new(state)
+    }
+
+    /// Whether its endpoints are at the addresses of `assignment`.
+    fn has_same(&self, assignment: &Option<Arc<Assignment>>) -> bool {
+        let sorted = |mut all: Vec<SocketAddr>| {
+            all.sort_unstable();
+            all
+        };
+        let localities = assignment.iter().flat_map(|assignment| &assignment.localities);
+        let there = localities.flat_map(|locality| &locality.endpoints).filter_map(|e| match e.address {
+            EndpointAddress::Socket(address) => Some(address),
+            EndpointAddress::Name(..) => None,
+        });
+        sorted(there.collect()) == sorted(self.endpoints.iter().map(|e| e.address).collect())
     }
 
     fn endpoint_at(&self, address: SocketAddr, transport: &Transport) -> Option<&Arc<EndpointState>> {

@@ -31,7 +31,8 @@ impl Destinations {
             return None;
         }
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let model = EndpointState::new(nowhere, &endpoint(nowhere), &cluster.transport, transports, None);
+        let model =
+            EndpointState::new(nowhere, &endpoint(nowhere), &cluster.transport, transports, None, true);
         Some(Self { known: Mutex::default(), model, transport: cluster.transport.clone() })
     }
 

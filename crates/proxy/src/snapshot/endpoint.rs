@@ -110,8 +110,10 @@ impl EndpointState {
         transport: &Transport,
         transports: &mut Transports<'_>,
         before: Option<&Arc<EndpointState>>,
+        keeps_connections: bool,
     ) -> Arc<Self> {
         let (id, active, vitals) = match before {
+            Some(before) if !keeps_connections => (new_id(), before.active.clone(), before.vitals.clone()),
             Some(before) => (before.id, before.active.clone(), before.vitals.clone()),
             None => (new_id(), Arc::default(), Arc::default()),
         };

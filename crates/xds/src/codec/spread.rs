@@ -33,11 +33,13 @@ pub(crate) fn decode(place: &Place<'_>, cluster: &proto::Cluster) -> Decoded<Spr
 
 fn decode_common(place: &Place<'_>, common: &CommonLbConfig, spread: &mut Spread) -> Decoded<()> {
     fields!(place, common => CommonLbConfig {
-        honoured: healthy_panic_threshold, locality_config_specifier, consistent_hashing_lb_config;
+        honoured: healthy_panic_threshold, locality_config_specifier, consistent_hashing_lb_config,
+            close_connections_on_host_set_change;
         // Updates are taken at once, however far apart.
         ignored: update_merge_window, ignore_new_hosts_until_first_hc;
-        refused: close_connections_on_host_set_change, override_host_status;
+        refused: override_host_status;
     });
+    spread.renews_connections = *close_connections_on_host_set_change;
     if let Some(percent) = healthy_panic_threshold {
         spread.panic_threshold = percent.value;
     }
@@ -77,6 +79,7 @@ pub(crate) fn encode_common(spread: &Spread) -> CommonLbConfig {
     };
     CommonLbConfig {
         healthy_panic_threshold: Some(Percent { value: spread.panic_threshold }),
+        close_connections_on_host_set_change: spread.renews_connections,
         locality_config_specifier: match (spread.weighted_localities, spread.fail_in_panic) {
             (true, _) => {
                 Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig::default()))

@@ -92,6 +92,7 @@ pub(super) fn balance() -> Of<(LoadBalancing, Spread)> {
                 hash_balance: None,
                 override_headers: Vec::new(),
                 hash_host_names: names,
+                renews_connections: names,
             };
             (policy, spread)
         })
