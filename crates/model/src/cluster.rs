@@ -70,9 +70,9 @@ pub struct Connections {
     pub keepalive: Option<Keepalive>,
     /// Age after which a connection is not used again; `None` never.
     pub max_duration: Option<Duration>,
-    /// Streams on one HTTP/2 connection at a time; `None` is what both sides allow anyway.
+    /// Streams on one HTTP/2 connection at a time; `None` leaves it to the proxy.
     pub max_streams: Option<u32>,
-    /// Pings on HTTP/2 connections; `None` sends none.
+    /// Pings on HTTP/2 connections; `None` leaves them to the proxy.
     pub pings: Option<Pings>,
     /// Where they come from; `None` leaves it to the system (`upstream_bind_config`).
     pub source: Option<SocketAddr>,
