@@ -136,7 +136,11 @@ impl Network {
             "link add {name} type veth peer name eth0 netns {}\nlink set {name} master {BRIDGE} up\n",
             place.path().display()
         );
-        ip(&commands)?;
+        if ip(&commands).is_err() {
+            // The kernel takes its time with the link of who had this address before.
+            let _ = ip(&format!("link del {name}\n"));
+            ip(&commands)?;
+        }
         // It waits for this and nothing else.
         let _ = linked.send(());
         thread.join().map_err(|_| "its network was not set up".to_owned()).flatten()?;
