@@ -92,7 +92,9 @@ fn health() -> Vec<Case> {
         get("a destination that nobody names", "/destination", &[HOST]).refused(503),
         get("a destination that is none", "/destination", &[HOST, "x-to: nowhere"]).refused(503),
         get("a destination that is dead", "/destination", &[HOST, "x-to: 127.0.0.1:1"]).refused(503),
-        get("from a source of the cluster's own", "/bound", &[HOST]).status(200).header("x-from", "127.0.0.9"),
+        get("from a source of the cluster's own", "/bound", &[HOST])
+            .status(200)
+            .header("x-from", "127.0.0.9"),
         many("a locality without a weight gets nothing", |number| (format!("/locality?{number}"), vec![])),
     ]
 }
