@@ -359,7 +359,9 @@ fn a_folder_without_anything_to_run_is_told() {
         "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\n",
     )
     .unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_ieum")).arg("up").arg(folder.path()).output().unwrap();
+    let mut up = Command::new(env!("CARGO_BIN_EXE_ieum"));
+    // Its state, if it comes to that, is there as well.
+    let output = up.arg("up").arg(folder.path()).current_dir(folder.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("nothing to run in") && said.contains("LocalMesh"), "{said}");
