@@ -5,7 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A connection's bytes; `T` is TLS as its side speaks it.
@@ -14,6 +14,37 @@ pub enum Stream<T> {
     Plain(TcpStream),
     /// In TLS.
     Tls(Box<T>),
+}
+
+/// What may be a socket and nothing else.
+pub trait Bare {
+    /// The socket, if nothing stands between it and its bytes: no TLS, and nothing that was read from it already.
+    fn bare(&self) -> Option<&TcpStream>;
+}
+
+impl<T> Bare for Stream<T> {
+    fn bare(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Tls(_) => None,
+        }
+    }
+}
+
+impl<IO: Bare> Bare for Prefixed<IO> {
+    fn bare(&self) -> Option<&TcpStream> {
+        match self.first.get(self.at..) {
+            None | Some([]) => self.io.bare(),
+            Some(_) => None,
+        }
+    }
+}
+
+impl<IO> Bare for BufReader<IO> {
+    /// What it holds is not told apart.
+    fn bare(&self) -> Option<&TcpStream> {
+        None
+    }
 }
 
 impl<T> Stream<T> {

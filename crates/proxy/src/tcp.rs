@@ -2,12 +2,14 @@
 //! done, record.
 
 mod passage;
+mod splice;
 mod tunnel;
 
 use crate::failure::Failure;
 use crate::local::Local;
 use crate::record::{Caller, ConnectionRecord, Exchange, UpstreamRecord};
 use crate::snapshot::{ClusterState, EndpointState, Limited, Permit, TcpState, Wish};
+use crate::stream::Bare;
 use crate::upstream::{ConnectError, Connected, connect};
 use http::HeaderMap;
 use model::balance::{Criteria, xx_hash};
@@ -74,7 +76,7 @@ pub(crate) async fn pass<IO>(
     client: IO,
     ahead: Option<Call>,
 ) where
-    IO: AsyncRead + AsyncWrite + Unpin,
+    IO: AsyncRead + AsyncWrite + Bare + Unpin,
 {
     let mut exchange = tcp.recorder.begin_tcp(connection);
     let called = match ahead {
@@ -103,8 +105,8 @@ pub(crate) async fn pass<IO>(
 /// Passes bytes between a client and its endpoint until both are done.
 async fn carry<A, B>(mut exchange: Box<Exchange>, tcp: &TcpState, client: A, endpoint: B)
 where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
+    A: AsyncRead + AsyncWrite + Bare + Unpin,
+    B: AsyncRead + AsyncWrite + Bare + Unpin,
 {
     exchange.details = "via_upstream";
     exchange.established();

@@ -1,16 +1,23 @@
 //! Bytes passed both ways between two streams, half-closed ends included. Memory is held only for bytes that the other
-//! side has not taken yet: a connection on which nothing happens has no buffer.
+//! side has not taken yet: a connection on which nothing happens has no buffer. Where much comes at once, and neither side
+//! is in TLS, the kernel moves it.
 
+use super::splice::Pipe;
+use crate::stream::Bare;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// Bytes moved at once.
 const ROOM: usize = 128 * 1024;
+
+/// What comes at once is much from here on.
+const MUCH: usize = 32 * 1024;
 
 /// How a passage ended.
 #[derive(Debug)]
@@ -42,6 +49,10 @@ struct Half {
     left: Vec<u8>,
     at: usize,
     bytes: u64,
+    /// Bytes that the kernel has of it.
+    pipe: Option<Pipe>,
+    /// Much came at once.
+    is_much: bool,
     needs_flush: bool,
     is_read: bool,
     is_done: bool,
@@ -55,8 +66,8 @@ enum Broken {
 
 impl<A, B> Passage<A, B>
 where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
+    A: AsyncRead + AsyncWrite + Bare + Unpin,
+    B: AsyncRead + AsyncWrite + Bare + Unpin,
 {
     pub(super) fn new(client: A, endpoint: B) -> Self {
         let moved_at = Instant::now();
@@ -105,14 +116,18 @@ where
 impl Half {
     fn poll<F, T>(&mut self, cx: &mut Context<'_>, from: &mut F, to: &mut T) -> Poll<Result<(), Broken>>
     where
-        F: AsyncRead + Unpin,
-        T: AsyncWrite + Unpin,
+        F: AsyncRead + Bare + Unpin,
+        T: AsyncWrite + Bare + Unpin,
     {
         loop {
             if self.is_done {
                 return Poll::Ready(Ok(()));
             }
             ready!(self.poll_left(cx, to)).map_err(Broken::To)?;
+            if let (true, Some(from), Some(to)) = (self.splices(), from.bare(), to.bare()) {
+                ready!(self.poll_splice(cx, from, to))?;
+                continue;
+            }
             if self.is_read {
                 ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Broken::To)?;
                 self.is_done = true;
@@ -132,8 +147,63 @@ impl Half {
             }
             let bytes = buf.filled();
             self.is_read = bytes.is_empty();
+            self.is_much = bytes.len() >= MUCH;
             self.bytes += bytes.len() as u64;
             self.offer(cx, to, bytes).map_err(Broken::To)?;
+        }
+    }
+
+    /// Whether the kernel has bytes of it, or is to move the next.
+    fn splices(&self) -> bool {
+        self.pipe.is_some() || (self.is_much && !self.is_read)
+    }
+
+    /// Lets the kernel move what there is.
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        to: &TcpStream,
+    ) -> Poll<Result<(), Broken>> {
+        let mut pipe = match self.pipe.take().map_or_else(Pipe::take, Ok) {
+            Ok(pipe) => pipe,
+            // There are too many descriptors: bytes are copied.
+            Err(_) => {
+                self.is_much = false;
+                return Poll::Ready(Ok(()));
+            }
+        };
+        loop {
+            match pipe.poll_drain(cx, to) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::To(error))),
+                Poll::Pending => {
+                    self.pipe = Some(pipe);
+                    return Poll::Pending;
+                }
+            }
+            // Little is copied in less time than it is moved.
+            if self.is_read || !self.is_much {
+                pipe.give_back();
+                return Poll::Ready(Ok(()));
+            }
+            match pipe.poll_fill(cx, from) {
+                Poll::Ready(Ok(count)) => {
+                    self.bytes += count as u64;
+                    self.is_read = count == 0;
+                    self.is_much = count >= MUCH;
+                }
+                // A socket of a kind that the kernel moves nothing from.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+                    self.is_much = false;
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::From(error))),
+                Poll::Pending => {
+                    pipe.give_back();
+                    return Poll::Pending;
+                }
+            }
         }
     }
 
@@ -180,6 +250,74 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::net::TcpListener;
+
+    impl Bare for DuplexStream {
+        fn bare(&self) -> Option<&TcpStream> {
+            None
+        }
+    }
+
+    impl Bare for TcpStream {
+        fn bare(&self) -> Option<&TcpStream> {
+            Some(self)
+        }
+    }
+
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (connected, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (connected.unwrap(), accepted.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_moves_arrives_whole_whoever_is_slow() {
+        let ((mut client, ours), (theirs, mut endpoint)) = tokio::join!(connected(), connected());
+        let mut passage = Passage::new(ours, theirs);
+        let pattern = |seed: usize, length: usize| -> Vec<u8> {
+            (0..length).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed) as u8).collect()
+        };
+        let (up, down) = (pattern(1, 9_000_001), pattern(2, 5_000_003));
+        let talk = async {
+            let (mut client_reads, mut client_writes) = client.split();
+            let (mut endpoint_reads, mut endpoint_writes) = endpoint.split();
+            let ask = async {
+                client_writes.write_all(&up).await.unwrap();
+                client_writes.shutdown().await.unwrap();
+            };
+            let answer = async {
+                // Little, then much, then little again.
+                for part in
+                    [&down[..10], &down[10..4_000_000], &down[4_000_000..4_000_009], &down[4_000_009..]]
+                {
+                    endpoint_writes.write_all(part).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+                endpoint_writes.shutdown().await.unwrap();
+            };
+            let (mut heard_up, mut heard_down) = (Vec::new(), Vec::new());
+            let hear_up = async {
+                let mut some = [0; 5_000];
+                loop {
+                    match endpoint_reads.read(&mut some).await.unwrap() {
+                        0 => break,
+                        count => heard_up.extend_from_slice(&some[..count]),
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            let hear_down = client_reads.read_to_end(&mut heard_down);
+            let ((), (), (), count) = tokio::join!(ask, answer, hear_up, hear_down);
+            count.unwrap();
+            (heard_up, heard_down)
+        };
+        let (ended, (heard_up, heard_down)) =
+            tokio::join!(passage.run(None, Duration::from_secs(3600)), talk);
+        assert!(matches!(ended, Some(Ended::Done)));
+        assert_eq!(passage.bytes(), (9_000_001, 5_000_003));
+        assert!(heard_up == up && heard_down == down);
+    }
 
     fn passage(buffer: usize) -> (DuplexStream, DuplexStream, Passage<DuplexStream, DuplexStream>) {
         let (client, ours) = duplex(buffer);
