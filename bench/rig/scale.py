@@ -142,6 +142,10 @@ spec: {selector: {app: app}, ports: [{name: http, port: 80, targetPort: 8080}]}
 """
 
 
+# Seconds that a proxy rests before its memory is looked at.
+REST_S = 5
+
+
 def gateway_memory(bench, which, name, routes, clusters):
     """Private dirty memory of a gateway that has so many routes and clusters from `ieum control`."""
     folder = bench.folder / f"{which}-{name}"
@@ -165,6 +169,8 @@ def gateway_memory(bench, which, name, routes, clusters):
         proxy.listens(ports["gateway"], 120)
         wait_for(lambda: (fetch(f"http://127.0.0.1:{ports['proxy_admin']}/ready") or (0,))[0] == 200, f"{which} is not ready", 120)
         settled(proxy, 1.0)
+        # Both give back what the start took for a moment, but not at once.
+        time.sleep(REST_S)
         return proxy.memory()["private_dirty"]
 
 

@@ -66,14 +66,22 @@ fn an_unknown_field_is_a_warning_that_strict_makes_fatal() {
 
 #[test]
 fn a_field_that_does_nothing_yet_is_told_with_its_line() {
-    let retries = "  - retries: {attempts: 1, retryRemoteLocalities: true}\n    route:";
-    let folder = folder(&GOOD.replace("  - route:", retries));
+    let rule = "apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec:
+  host: reviews
+  trafficPolicy:
+    loadBalancer:
+      zoneAwareLbSetting: {enabled: true}
+  subsets: [{name: v1}, {name: v3}]
+";
+    let folder = folder(&format!("{GOOD}---\n{rule}"));
     let output = check(&["."], folder.path());
     assert_eq!(output.status.code(), Some(0), "the rest of the rule works");
     let drawn = String::from_utf8(output.stdout).unwrap();
     assert!(
-        drawn.contains("`retryRemoteLocalities` takes effect in stock Envoy, and not yet in `ieum proxy`")
-            && drawn.contains("rule.yaml:7"),
+        drawn.contains("`zoneAwareLbSetting` is not supported yet") && drawn.contains("rule.yaml:20"),
         "{drawn}"
     );
 }

@@ -61,7 +61,9 @@ impl Pod {
         self.ports.iter().map(|(served, private)| {
             let mut ports = self.template.programs.iter().flat_map(|program| &program.ports);
             let is_declared = ports.any(|port| port.number == *served && port.is_declared);
-            (SocketAddr::from((self.host(), *private)), is_declared)
+            // In a network of its own, only one with a sidecar is looked at from inside.
+            let host = if self.is_captured() { self.host() } else { self.reached_at() };
+            (SocketAddr::from((host, *private)), is_declared)
         })
     }
 
@@ -70,11 +72,16 @@ impl Pod {
         self.ports.iter().map(|(port, _)| SocketAddr::from((self.address, *port)))
     }
 
+    /// Where we reach its applications past the sidecar, if it has one.
+    fn reached_at(&self) -> Ipv4Addr {
+        if self.is_meshed() { Ipv4Addr::LOCALHOST } else { self.address }
+    }
+
+    /// Where its applications are told to listen.
     fn host(&self) -> Ipv4Addr {
-        match (&self.place, self.is_meshed()) {
-            (Some(_), _) => Ipv4Addr::UNSPECIFIED,
-            (None, true) => Ipv4Addr::LOCALHOST,
-            (None, false) => self.address,
+        match self.place {
+            Some(_) => Ipv4Addr::UNSPECIFIED,
+            None => self.reached_at(),
         }
     }
 
