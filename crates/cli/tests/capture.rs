@@ -281,6 +281,27 @@ fn capture_is_what_a_mesh_does_where_it_can() {
 }
 
 #[test]
+fn who_has_no_sidecar_is_called_as_the_rules_say() {
+    if !is_possible() || !has("curl") {
+        return;
+    }
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let example = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/egress"));
+    let files = std::fs::read_dir(&example).unwrap().flatten().map(|entry| entry.path());
+    let yaml = files.filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    let texts: Vec<String> = yaml.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let mesh = start(&texts.join("\n---\n"));
+    let status = |arguments: &[&str]| {
+        let ask = ["curl", "-s", "-m", "20", "-o", "/dev/null", "-w", "%{http_code}"];
+        printed(&mesh, &[&ask, arguments].concat())
+    };
+    assert_eq!(status(&["http://api.example.com/"]), "200");
+    assert_eq!(status(&["http://api.example.com/?delay=3s"]), "504");
+    let undeclared = ["--resolve", "other.example.com:80:192.0.2.1", "http://other.example.com/"];
+    assert_eq!(status(&undeclared), "502");
+}
+
+#[test]
 fn without_its_sidecar_a_workload_reaches_nobody() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if !is_possible() {
