@@ -11,5 +11,6 @@ pub mod sotw_client;
 pub mod client;
 pub mod sotw;
 pub mod server;
+mod delta_response;
 pub mod resources;
 pub mod codec;

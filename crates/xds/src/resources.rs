@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
+use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 /// Longest wire form of resources that are sent together, unless one alone is longer. gRPC clients refuse messages of more
@@ -62,20 +64,15 @@ impl VersionedResource {
     /// What says that there is no resource `name` (of a type where clients wait for that, which is virtual hosts').
     pub fn missing(name: &str) -> Self {
         const VERSION: &str = "missing";
-        let length_of = |tag, content: usize| key_len(tag) + encoded_len_varint(content as u64) + content;
-        // Of a `Resource`: its version is field 1, its name 3 and other names 4.
-        let resource = length_of(3, name.len()) + length_of(1, VERSION.len()) + length_of(4, name.len());
-        let mut wire = BytesMut::with_capacity(length_of(2, resource));
-        let mut begin = |tag, length: usize, content: &[u8]| {
-            encode_key(tag, WireType::LengthDelimited, &mut wire);
-            encode_varint(length as u64, &mut wire);
-            wire.put_slice(content);
+        let resource = Resource {
+            name: name.to_owned(),
+            version: VERSION.to_owned(),
+            aliases: vec![name.to_owned()],
+            ..Resource::default()
         };
-        begin(2, resource, b"");
-        begin(3, name.len(), name.as_bytes());
-        begin(1, VERSION.len(), VERSION.as_bytes());
-        begin(4, name.len(), name.as_bytes());
-        let wire = wire.freeze();
+        // A response with nothing else is its `resources` field.
+        let response = DeltaDiscoveryResponse { resources: vec![resource], ..Default::default() };
+        let wire = Bytes::from(response.encode_to_vec());
         Self { version: VERSION.into(), body_at: wire.len(), wire }
     }
 

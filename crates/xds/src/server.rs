@@ -9,10 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use prost::Message;
 
+pub use crate::delta_response::DeltaResponse;
 use crate::resources::{self, Layer, MAX_PIECE, Names, Piece, ResourceSet};
 
 /// Types in the order in which additions are sent, so that nothing refers to what has not arrived yet.
@@ -55,62 +54,6 @@ impl fmt::Display for TooManySubscriptions {
 }
 
 impl std::error::Error for TooManySubscriptions {}
-
-/// A response whose resources are shared with other streams.
-#[derive(Clone, Debug)]
-pub struct DeltaResponse {
-    /// Everything but the resources.
-    rest: DeltaDiscoveryResponse,
-    /// `resources` fields as they go onto the wire.
-    resources: Vec<Bytes>,
-    /// Names of the resources.
-    changed: Vec<Names>,
-}
-
-impl DeltaResponse {
-    /// The type of its resources.
-    pub fn type_url(&self) -> &str {
-        &self.rest.type_url
-    }
-
-    /// Its number on the stream.
-    pub fn nonce(&self) -> &str {
-        &self.rest.nonce
-    }
-
-    /// The version of the whole set.
-    pub fn version(&self) -> &str {
-        &self.rest.system_version_info
-    }
-
-    /// How many resources it carries or removes.
-    pub fn size(&self) -> usize {
-        self.changed.iter().map(|names| names.len()).sum::<usize>() + self.rest.removed_resources.len()
-    }
-
-    /// Names of the resources it carries.
-    pub fn changed(&self) -> &[Names] {
-        &self.changed
-    }
-
-    /// Names that it says are gone.
-    pub fn removed(&self) -> &[String] {
-        &self.rest.removed_resources
-    }
-
-    /// The encoded message in parts, of which those with resources are shared. Protobuf leaves the order of fields open.
-    pub fn into_parts(self) -> Vec<Bytes> {
-        let mut parts = vec![Bytes::from(self.rest.encode_to_vec())];
-        parts.extend(self.resources);
-        parts
-    }
-
-    /// As one message.
-    pub fn message(&self) -> DeltaDiscoveryResponse {
-        let whole = self.clone().into_parts().concat();
-        DeltaDiscoveryResponse::decode(whole.as_slice()).unwrap_or_default()
-    }
-}
 
 /// Names that a response carried or removed, until it is answered.
 #[derive(Debug)]
@@ -313,26 +256,22 @@ impl DeltaStream {
     ) -> DeltaResponse {
         self.last_nonce += 1;
         let nonce = format!("{:016x}", self.last_nonce);
-        let (mut resources, mut changed) = (Vec::new(), Vec::new());
-        for Piece { wire, names } in pieces {
-            resources.extend(wire);
-            changed.push(names);
-        }
+        let rest = DeltaDiscoveryResponse {
+            system_version_info: (*set.version).to_owned(),
+            type_url: type_url.to_owned(),
+            removed_resources: removed.clone(),
+            nonce: nonce.clone(),
+            ..DeltaDiscoveryResponse::default()
+        };
+        let response = DeltaResponse::new(rest, pieces);
         if let Some(subscription) = self.types.get_mut(type_url) {
-            let (nonce, changed, removed) = (nonce.clone(), changed.clone(), removed.clone());
+            let changed = response.changed().to_vec();
             subscription.unanswered.push_back(Unanswered { nonce, changed, removed });
             if subscription.unanswered.len() > MAX_UNANSWERED {
                 subscription.unanswered.pop_front();
             }
         }
-        let rest = DeltaDiscoveryResponse {
-            system_version_info: (*set.version).to_owned(),
-            type_url: type_url.to_owned(),
-            removed_resources: removed,
-            nonce,
-            ..DeltaDiscoveryResponse::default()
-        };
-        DeltaResponse { rest, resources, changed }
+        response
     }
 }
 

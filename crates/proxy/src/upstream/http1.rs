@@ -2,8 +2,7 @@
 //! next. It has no task: who waits for the answer moves the bytes both ways.
 
 use super::body::Outgoing;
-use super::connect::Facts;
-use super::connect::Stream;
+use super::connect::{Facts, Stream};
 use super::sent::Sent;
 use crate::stream::Prefixed;
 use crate::wire::http1::{Case, Decoder, Link, Shared, Source, parse_response, write_request};
