@@ -1,6 +1,7 @@
 //! `ieum control`: the control plane as a process of its own. What it does is `control::plane`'s; this reads flags, prints
 //! events, and stops it on a signal.
 
+use crate::runtime;
 use clap::Args;
 use control::event::{Event, Report};
 use control::plane::{self, Plane, PlaneOptions};
@@ -51,22 +52,7 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) fn run(self) -> ExitCode {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                eprintln!("error: cannot start the runtime: {error}");
-                return ExitCode::FAILURE;
-            }
-        };
-        let served = runtime.block_on(self.serve());
-        runtime.shutdown_background();
-        match served {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("error: {error}");
-                ExitCode::FAILURE
-            }
-        }
+        runtime::exit_code(runtime::block_on(self.serve()).map(|()| ExitCode::SUCCESS))
     }
 
     async fn serve(self) -> Result<(), String> {

@@ -10,6 +10,7 @@ mod parent;
 mod proxy;
 mod sample;
 mod up;
+mod runtime;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! `ieum sample`: the services of the demo, one process each. They know nothing of the mesh: they speak HTTP, call each
 //! other by name through whatever `http_proxy` says, and pass trace headers on, as a well-behaved application does.
 
+use crate::runtime;
 use clap::{Args, ValueEnum};
 use std::fmt;
 use std::net::IpAddr;
@@ -122,23 +123,12 @@ impl Sample {
                 return ExitCode::from(2);
             }
         };
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                eprintln!("error: cannot start the runtime: {error}");
-                return ExitCode::FAILURE;
-            }
-        };
-        let served = runtime.block_on(serve(self.name, address, tls, instance, &environment));
         // Tunnels and WebSockets end with the process; waiting for them would outlast the 5 seconds promised.
-        runtime.shutdown_background();
-        match served {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("error: cannot listen on {}:{}: {error}", address.0, address.1);
-                ExitCode::FAILURE
-            }
-        }
+        let served = runtime::block_on(async {
+            let served = serve(self.name, address, tls, instance, &environment).await;
+            served.map_err(|error| format!("cannot listen on {}:{}: {error}", address.0, address.1))
+        });
+        runtime::exit_code(served.map(|()| ExitCode::SUCCESS))
     }
 
     fn settle(&self, environment: Environment) -> Result<((IpAddr, u16), Instance), SettingError> {

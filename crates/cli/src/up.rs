@@ -1,6 +1,7 @@
 //! `ieum up`: a local mesh from a folder, without root, Kubernetes or containers. This reads flags and makes ready what a
 //! mesh needs; `mesh` runs it.
 
+use crate::runtime;
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ mod context;
 mod network;
 mod door;
 mod sockets;
+mod link;
 mod bootstrap;
 mod pod;
 mod state;
@@ -89,15 +91,9 @@ fn proxy_program(text: &str) -> Result<(String, Vec<String>), String> {
 impl Up {
     pub(crate) fn run(self) -> ExitCode {
         // One thread: what is started dies with the thread that started it, so that thread must be the process's own.
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                eprintln!("error: cannot start the runtime: {error}");
-                return ExitCode::FAILURE;
-            }
-        };
         let (printer, printing) = output::Printer::start();
-        let outcome = runtime.block_on(async {
+        // What relays output ends with its process; nothing else is left.
+        let outcome = runtime::block_on(async {
             // Before anything is started, so that no signal goes by unnoticed.
             let mut stops =
                 mesh::Stops::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
@@ -111,16 +107,8 @@ impl Up {
             }
             self.serve(printer, stops).await.map(|()| ExitCode::SUCCESS)
         });
-        // What relays output ends with its process; nothing else is left.
-        runtime.shutdown_background();
         printing.finish();
-        match outcome {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("error: {error}");
-                ExitCode::FAILURE
-            }
-        }
+        runtime::exit_code(outcome)
     }
 
     async fn serve(self, printer: output::Printer, stops: mesh::Stops) -> Result<(), String> {

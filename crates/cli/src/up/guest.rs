@@ -3,6 +3,7 @@
 
 use super::context::Context;
 use super::invitation::{Probe, Reply, Request, SOCKET, Seated, Word};
+use super::link::Link;
 use super::member::{GRACE, LOOK_INTERVAL, Member};
 use super::network::Network;
 use super::plan::{Key, Service};
@@ -11,15 +12,12 @@ use super::probe;
 use super::process::Life;
 use super::sockets::Sockets;
 use super::state;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, copy_bidirectional};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -90,8 +88,7 @@ impl Hall {
     }
 
     async fn host(self: Arc<Self>, stream: UnixStream) {
-        let (read, write) = stream.into_split();
-        let mut link = Link { lines: BufReader::new(read).lines(), write };
+        let mut link = Link::new(stream);
         let Some(request) = link.hear::<Request>().await else { return };
         let member = match self.member(&request) {
             Ok(member) => member,
@@ -157,26 +154,6 @@ fn find<'s>(services: &'s BTreeMap<Key, Service>, name: &str) -> Result<&'s Serv
             Err(format!("there is no Service `{name}`: the mesh has none that selects workloads"))
         }
         (None, _) => Err(format!("there is no Service `{name}`; there are: {}", told(&mut services.keys()))),
-    }
-}
-
-/// The connection to the process's caller.
-struct Link {
-    lines: Lines<BufReader<OwnedReadHalf>>,
-    write: OwnedWriteHalf,
-}
-
-impl Link {
-    /// The next that it says; `None` when it is gone, or says what nobody understands. Can be given up.
-    async fn hear<T: DeserializeOwned>(&mut self) -> Option<T> {
-        serde_json::from_str(&self.lines.next_line().await.ok()??).ok()
-    }
-
-    async fn say(&mut self, reply: &(impl Serialize + ?Sized)) {
-        let Ok(mut line) = serde_json::to_vec(reply) else { return };
-        line.push(b'\n');
-        // That it is gone is heard.
-        let _ = self.write.write_all(&line).await;
     }
 }
 

@@ -2,19 +2,19 @@
 //! place, sidecar and membership are the mesh's, in `guest`.
 
 use super::invitation::{LocalPort, Probe, Reply, Request, SOCKET, Seated, Word};
+use super::link::Link;
 use super::mesh::Stops;
 use super::process::{PROXY_VARIABLES, signal};
 use super::sockets::Sockets;
 use super::state;
+use crate::runtime;
 use clap::Args;
 use rustix::process::Signal;
 use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
 
 /// How long the mesh may take to forget us.
@@ -98,19 +98,7 @@ fn probe(text: &str, first: u16) -> Result<Probe, String> {
 impl Run {
     pub(crate) fn run(self) -> ExitCode {
         // One thread: what is started dies with the thread that started it.
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                eprintln!("error: cannot start the runtime: {error}");
-                return ExitCode::FAILURE;
-            }
-        };
-        let outcome = runtime.block_on(self.take_part());
-        runtime.shutdown_background();
-        outcome.unwrap_or_else(|error| {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        })
+        runtime::exit_code(runtime::block_on(self.take_part()))
     }
 
     fn request(&self) -> Result<Request, String> {
@@ -128,10 +116,10 @@ impl Run {
     async fn take_part(&self) -> Result<ExitCode, String> {
         let mut stops = Stops::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
         let request = self.request()?;
-        let mut link = Link::to(&self.mesh()?).await?;
+        let mut link = reach(&self.mesh()?).await?;
         link.say(&request).await;
         let seated = tokio::select! {
-            seated = link.seated() => seated?,
+            seated = seated(&mut link) => seated?,
             () = stops.next() => return Ok(ExitCode::SUCCESS),
         };
         if seated.beside.is_none() && !self.command.is_empty() {
@@ -143,7 +131,7 @@ impl Run {
         };
         link.say(&Word::Started).await;
         let outcome = Stay { run: self, name: seated.name, child, link: &mut link }.last(&mut stops).await;
-        link.close().await;
+        link.close(FAREWELL).await;
         outcome
     }
 
@@ -287,54 +275,28 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-/// The connection to the mesh.
-struct Link {
-    lines: Lines<BufReader<OwnedReadHalf>>,
-    write: OwnedWriteHalf,
+/// The connection to the mesh whose state is in this folder.
+async fn reach(mesh: &Path) -> Result<Link, String> {
+    let told = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+            format!("no mesh runs with its state in {}; start `ieum up`", mesh.display())
+        }
+        _ => format!("the mesh with its state in {} cannot be reached: {error}", mesh.display()),
+    };
+    let sockets = Sockets::new(mesh).map_err(told)?;
+    Ok(Link::new(sockets.connect(SOCKET).await.map_err(told)?))
 }
 
-impl Link {
-    async fn to(mesh: &std::path::Path) -> Result<Self, String> {
-        let told = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
-                format!("no mesh runs with its state in {}; start `ieum up`", mesh.display())
-            }
-            _ => format!("the mesh with its state in {} cannot be reached: {error}", mesh.display()),
-        };
-        let sockets = Sockets::new(mesh).map_err(told)?;
-        let (read, write) = sockets.connect(SOCKET).await.map_err(told)?.into_split();
-        Ok(Self { lines: BufReader::new(read).lines(), write })
-    }
-
-    async fn say(&mut self, what: &impl serde::Serialize) {
-        let Ok(mut line) = serde_json::to_vec(what) else { return };
-        line.push(b'\n');
-        // That it is gone is heard.
-        let _ = self.write.write_all(&line).await;
-    }
-
-    /// The next that it says; `None` when it is gone. Can be given up.
-    async fn hear(&mut self) -> Option<Reply> {
-        serde_json::from_str(&self.lines.next_line().await.ok()??).ok()
-    }
-
-    async fn seated(&mut self) -> Result<Seated, String> {
-        loop {
-            match self.hear().await {
-                Some(Reply::Seated(seated)) => return Ok(seated),
-                Some(Reply::Refused(why)) => return Err(why),
-                Some(Reply::Waiting(why)) => eprintln!("ieum: waiting: {why}"),
-                Some(Reply::Closing) | None => return Err("the mesh ends".to_owned()),
-                Some(Reply::Ready | Reply::Withdrawn) => {}
-            }
+/// Waits for a place.
+async fn seated(link: &mut Link) -> Result<Seated, String> {
+    loop {
+        match link.hear().await {
+            Some(Reply::Seated(seated)) => return Ok(seated),
+            Some(Reply::Refused(why)) => return Err(why),
+            Some(Reply::Waiting(why)) => eprintln!("ieum: waiting: {why}"),
+            Some(Reply::Closing) | None => return Err("the mesh ends".to_owned()),
+            Some(Reply::Ready | Reply::Withdrawn) => {}
         }
-    }
-
-    /// Says goodbye, and waits until it is forgotten.
-    async fn close(&mut self) {
-        let _ = self.write.shutdown().await;
-        let forgotten = async { while let Ok(Some(_)) = self.lines.next_line().await {} };
-        let _ = tokio::time::timeout(FAREWELL, forgotten).await;
     }
 }
 
