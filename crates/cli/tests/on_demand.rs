@@ -92,11 +92,7 @@ impl Sidecar {
     fn resume(&mut self) {
         let file = self.file.to_str().unwrap();
         let mut command = match self.name {
-            "envoy" => {
-                let mut command = Command::new(testing::peers::envoy());
-                command.args(["-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "warn"]);
-                command
-            }
+            "envoy" => testing::peers::envoy_with(file),
             _ => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_ieum"));
                 command.args(["proxy", "--bootstrap", file, "--concurrency", "1", "--state-dir"]);

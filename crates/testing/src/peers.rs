@@ -2,10 +2,18 @@
 //! passes because it did nothing says something that is not so.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The real Envoy.
 pub fn envoy() -> PathBuf {
     installed("envoy")
+}
+
+/// How it is started with the bootstrap in `file`, beside others on this machine.
+pub fn envoy_with(file: &str) -> Command {
+    let mut command = Command::new(envoy());
+    command.args(["-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "warn"]);
+    command
 }
 
 /// A Python with `grpcio` and the xDS protos.

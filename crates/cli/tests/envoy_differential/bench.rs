@@ -90,11 +90,7 @@ pub(crate) fn start(name: &'static str, bootstrap: &str, given: &[(&str, u16)]) 
     std::fs::write(&file, text).unwrap();
     let file = file.to_str().unwrap();
     let mut command = match name {
-        "envoy" => {
-            let mut command = Command::new(testing::peers::envoy());
-            command.args(["-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "warn"]);
-            command
-        }
+        "envoy" => testing::peers::envoy_with(file),
         _ => {
             let mut command = Command::new(env!("CARGO_BIN_EXE_ieum"));
             command.args(["proxy", "--bootstrap", file, "--concurrency", "1"]);

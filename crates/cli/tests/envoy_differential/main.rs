@@ -85,11 +85,7 @@ impl Side {
     }
 
     fn envoy(bootstrap: &str) -> Self {
-        Self::start("envoy", bootstrap, |bootstrap| {
-            let mut command = Command::new(testing::peers::envoy());
-            command.args(["-c", bootstrap, "--disable-hot-restart", "--concurrency", "1", "-l", "warn"]);
-            command
-        })
+        Self::start("envoy", bootstrap, testing::peers::envoy_with)
     }
 
     fn ieum(bootstrap: &str) -> Self {
