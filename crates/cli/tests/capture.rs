@@ -183,6 +183,11 @@ fn unmodified_programs_are_in_the_mesh() {
     let text = if has_redis { format!("{MESH}---{CACHE}") } else { MESH.to_owned() };
     let mesh = start(&text);
 
+    // People reach the control plane as they do without capture.
+    let status = format!("{}/status", mesh.ready["admin"].as_str().unwrap());
+    let asked = Command::new("curl").args(["-sS", "--fail", "--max-time", "20", &status]).output().unwrap();
+    assert!(asked.status.success(), "{status}: {}", String::from_utf8_lossy(&asked.stderr));
+
     // Every name that a service has, and no address but its virtual one. Mutual TLS is required: what is answered came
     // through both sidecars.
     for host in ["web", "web.default", "web.default.svc", "web.default.svc.cluster.local"] {

@@ -4,7 +4,7 @@
 //! A namespace lives as long as a process is in it or [`Place`] holds it; nothing has a name outside of this world, so that
 //! nothing can be left behind.
 
-use super::door::{Door, read_message, write_message};
+use super::door::{Door, Opened, read_message, write_message};
 use super::ports::ControlPorts;
 use crate::namespaces;
 use ::capture::Rules;
@@ -38,6 +38,8 @@ pub(super) struct Network {
     /// The way out.
     pub(super) door: Arc<Door>,
     resolvers: PathBuf,
+    /// The control plane's ports, outside.
+    _control: Vec<Opened>,
 }
 
 /// The network of one workload or gateway.
@@ -100,6 +102,12 @@ impl Network {
             let listener = TcpListener::bind((GATE, port)).await.map_err(told)?;
             tokio::spawn(relay(listener, SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
         }
+        // People reach the control plane where they do without capture.
+        let mut control = Vec::new();
+        for address in [ports.xds, ports.xds_tls, ports.admin] {
+            let opened = door.open(address.port(), address).await;
+            control.push(opened.map_err(|error| format!("port {} of 127.0.0.1: {error}", address.port()))?);
+        }
         let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, EGRESS_PORT));
         let egress = TcpListener::bind(everywhere).await.map_err(told)?;
         tokio::spawn(let_out(egress, door.clone()));
@@ -107,7 +115,7 @@ impl Network {
         tokio::spawn(answer_datagrams(socket, door.clone()));
         let listener = TcpListener::bind((GATE, NAME_PORT)).await.map_err(told)?;
         tokio::spawn(answer_streams(listener, door.clone()));
-        Ok(Arc::new(Self { door, resolvers: state.join("resolver") }))
+        Ok(Arc::new(Self { door, resolvers: state.join("resolver"), _control: control }))
     }
 
     /// Makes a network for a workload or gateway of `namespace`, with `rules` in force. Blocks for some milliseconds.
